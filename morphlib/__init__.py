@@ -1,0 +1,1 @@
+"""Morph builds whole Linux systems from definitions kept in git."""

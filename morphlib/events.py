@@ -1,0 +1,116 @@
+"""What happens, told to whoever wants to show it.
+
+The stages emit these values to a `Listener`; a console, JSON lines and silence implement it. As
+JSON each event is an object with its class in snake case as `event`, so the stream has a schema:
+the fields below. Times are seconds since the epoch, durations seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Anything that is told."""
+
+
+class Status(Event, tag="status"):
+    """A line for people. `chatty` ones are shown with --debug only, errors always."""
+
+    text: str
+    level: Literal["normal", "chatty", "error", "warning"] = "normal"
+
+
+class BuildStarted(Event, tag="build_started"):
+    target: str  # name of the system
+    total: int  # sources reachable from what is being built
+    cached: int  # of these, how many need no work
+    slots: int
+    estimate: float | None = None  # seconds until done, from earlier builds
+
+
+class SourceStarted(Event, tag="source_started"):
+    """A source begins to be built. `index` counts from 1 in build order."""
+
+    name: str
+    kind: str
+    key: str
+    index: int
+    total: int
+    slot: int
+    estimate: float | None = None
+
+
+class StepStarted(Event, tag="step_started"):
+    name: str  # of the source
+    key: str
+    step: str  # "fetch", "stage", one of STEPS, "split", "store", "integrate", ...
+    slot: int
+
+
+class SourceFinished(Event, tag="source_finished"):
+    """A source ended: built here, found in a cache, or failed."""
+
+    name: str
+    kind: str
+    key: str
+    index: int
+    total: int
+    outcome: Literal["built", "cached", "failed", "waited"]
+    duration: float = 0.0
+    cpu: float = 0.0
+    peak_memory: int = 0
+    slot: int | None = None
+
+
+class SourceFailed(Event, tag="source_failed"):
+    """Why a build failed, with all that helps to mend it."""
+
+    name: str
+    key: str
+    step: str
+    exit_code: int | None
+    log: str  # path of the build log
+    tail: tuple[str, ...]  # the log's last lines
+    staging: str  # path of the staging area that was kept
+    shell: str  # command that steps into it
+
+
+class ArtifactCached(Event, tag="artifact_cached"):
+    """Where an artifact that was asked for is now."""
+
+    kind: str
+    name: str
+    path: str
+
+
+class BuildFinished(Event, tag="build_finished"):
+    target: str
+    succeeded: bool
+    built: int
+    cached: int
+    failed: int
+    skipped: int
+    duration: float
+
+
+AnyEvent = (
+    Status
+    | BuildStarted
+    | SourceStarted
+    | StepStarted
+    | SourceFinished
+    | SourceFailed
+    | ArtifactCached
+    | BuildFinished
+)
+
+#: Everything that tells takes one of these.
+Listener = Callable[[AnyEvent], None]
+
+
+def silence(event: AnyEvent) -> None:
+    """The listener that shows nothing."""

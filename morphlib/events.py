@@ -17,14 +17,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     """Anything that is told."""
 
 
-class Status(Event, tag="status"):
+class Status(Event, frozen=True, tag="status"):
     """A line for people. `chatty` ones are shown with --debug only, errors always."""
 
     text: str
     level: Literal["normal", "chatty", "error", "warning"] = "normal"
 
 
-class BuildStarted(Event, tag="build_started"):
+class BuildStarted(Event, frozen=True, tag="build_started"):
     target: str  # name of the system
     total: int  # sources reachable from what is being built
     cached: int  # of these, how many need no work
@@ -32,7 +32,7 @@ class BuildStarted(Event, tag="build_started"):
     estimate: float | None = None  # seconds until done, from earlier builds
 
 
-class SourceStarted(Event, tag="source_started"):
+class SourceStarted(Event, frozen=True, tag="source_started"):
     """A source begins to be built. `index` counts from 1 in build order."""
 
     name: str
@@ -44,14 +44,14 @@ class SourceStarted(Event, tag="source_started"):
     estimate: float | None = None
 
 
-class StepStarted(Event, tag="step_started"):
+class StepStarted(Event, frozen=True, tag="step_started"):
     name: str  # of the source
     key: str
     step: str  # "fetch", "stage", one of STEPS, "split", "store", "integrate", ...
     slot: int
 
 
-class SourceFinished(Event, tag="source_finished"):
+class SourceFinished(Event, frozen=True, tag="source_finished"):
     """A source ended: built here, found in a cache, or failed."""
 
     name: str
@@ -66,7 +66,7 @@ class SourceFinished(Event, tag="source_finished"):
     slot: int | None = None
 
 
-class SourceFailed(Event, tag="source_failed"):
+class SourceFailed(Event, frozen=True, tag="source_failed"):
     """Why a build failed, with all that helps to mend it."""
 
     name: str
@@ -79,7 +79,7 @@ class SourceFailed(Event, tag="source_failed"):
     shell: str  # command that steps into it
 
 
-class ArtifactCached(Event, tag="artifact_cached"):
+class ArtifactCached(Event, frozen=True, tag="artifact_cached"):
     """Where an artifact that was asked for is now."""
 
     kind: str
@@ -87,7 +87,7 @@ class ArtifactCached(Event, tag="artifact_cached"):
     path: str
 
 
-class BuildFinished(Event, tag="build_finished"):
+class BuildFinished(Event, frozen=True, tag="build_finished"):
     target: str
     succeeded: bool
     built: int

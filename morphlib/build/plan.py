@@ -1,0 +1,70 @@
+"""What has to be built: a pure function of the graph and of what the stores hold.
+
+Nothing else asks "is it cached?". A source is built when something that is wanted needs it and it
+is not there. What is there hides what it was made from: a cached system needs no chunk at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from morphlib.definitions.models import Kind
+from morphlib.graph.model import BuildGraph, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`build`: ids of the sources to build, in build order. `cached`: ids of those that are used as
+    they are. `total`: how many sources the targets reach."""
+
+    targets: tuple[str, ...]
+    build: tuple[str, ...]
+    cached: tuple[str, ...]
+    total: int
+
+
+def inputs(graph: BuildGraph, source: Source) -> tuple[str, ...]:
+    """Ids of the sources whose artifacts have to be at hand to build `source`, in build order."""
+    needed = dict.fromkeys(ref.source for ref in source.dependencies)
+    match source.kind:
+        case Kind.CHUNK:
+            needed.update(dict.fromkeys(ref.source for ref in graph.staged(source)))
+        case Kind.SYSTEM:
+            for ref in source.dependencies:
+                stratum = graph.source(ref)
+                needed.update(dict.fromkeys(r.source for r in graph.content(stratum)))
+    return tuple(needed)
+
+
+def make_plan(
+    graph: BuildGraph,
+    targets: Iterable[str],
+    present: Collection[str],
+    damaged: Collection[str] = (),
+) -> Plan:
+    """Decide what to build so that `targets` (ids) are there.
+
+    `present` holds the keys of the sources that a store has whole. `damaged` holds keys of sources
+    that were found damaged: they are built again even when nothing that is missing needs them.
+    """
+    wanted = tuple(targets)
+    reached = graph.reachable(wanted)
+    queue = list(wanted) + [source.id for source in reached if source.key in damaged]
+    build: set[str] = set()
+    cached: set[str] = set()
+    while queue:
+        source = graph.source(queue.pop())
+        if source.id in build or source.id in cached:
+            continue
+        if source.key in present:
+            cached.add(source.id)
+            continue
+        build.add(source.id)
+        queue.extend(inputs(graph, source))
+    return Plan(
+        targets=wanted,
+        build=tuple(source.id for source in reached if source.id in build),
+        cached=tuple(source.id for source in reached if source.id in cached),
+        total=len(reached),
+    )

@@ -1,0 +1,120 @@
+"""In which order to do what a plan holds: plain arithmetic, no threads, no clock.
+
+A task is ready when all that it needs is done. Of the ready ones that with the longest way still
+ahead of it goes first (its own time plus that of the longest chain of tasks that wait for it).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`needs`: ids of other tasks. `cost`: expected seconds. `pool`: which slots it runs in."""
+
+    id: str
+    needs: tuple[str, ...]
+    cost: float
+    pool: str = "build"
+
+
+def remaining_paths(tasks: Sequence[Task]) -> dict[str, float]:
+    """For each task, the seconds from its start until the last task that waits for it is done.
+
+    `tasks` come in an order in which each stands after all that it needs.
+    """
+    longest: dict[str, float] = {}
+    waiting: dict[str, float] = {}  # longest path of the tasks that need this one
+    for task in reversed(tasks):
+        longest[task.id] = task.cost + waiting.get(task.id, 0.0)
+        for needed in task.needs:
+            waiting[needed] = max(waiting.get(needed, 0.0), longest[task.id])
+    return longest
+
+
+def estimate_makespan(tasks: Sequence[Task], slots: int) -> float:
+    """Seconds until all tasks are done with so many slots: the schedule itself, played through."""
+    schedule = Schedule(tasks)
+    now = 0.0
+    running: list[tuple[float, str]] = []
+    while True:
+        while len(running) < slots and (task := schedule.take()) is not None:
+            heapq.heappush(running, (now + task.cost, task.id))
+        if not running:
+            return now
+        now, finished = heapq.heappop(running)
+        schedule.finish(finished)
+
+
+class Schedule:
+    """Which tasks are waiting, ready, running, done, failed or skipped."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        ordered = tuple(tasks)
+        known = {task.id for task in ordered}
+        self.tasks: Mapping[str, Task] = {task.id: task for task in ordered}
+        self._priority = remaining_paths(ordered)
+        self._position = {task.id: number for number, task in enumerate(ordered)}
+        self._missing = {task.id: len(set(task.needs) & known) for task in ordered}
+        self._dependants: dict[str, list[str]] = {task.id: [] for task in ordered}
+        for task in ordered:
+            for needed in set(task.needs) & known:
+                self._dependants[needed].append(task.id)
+        self._ready: dict[str, list[tuple[float, int, str]]] = {}
+        self.running: set[str] = set()
+        self.done: set[str] = set()
+        self.failed: set[str] = set()
+        self.skipped: set[str] = set()
+        for task in ordered:
+            if not self._missing[task.id]:
+                self._make_ready(task)
+
+    def _make_ready(self, task: Task) -> None:
+        entry = (-self._priority[task.id], self._position[task.id], task.id)
+        heapq.heappush(self._ready.setdefault(task.pool, []), entry)
+
+    def take(self, pool: str = "build") -> Task | None:
+        """The ready task of a pool that is to run next, now running; None where none is ready."""
+        ready = self._ready.get(pool)
+        while ready:
+            task = self.tasks[heapq.heappop(ready)[2]]
+            if task.id not in self.skipped:
+                self.running.add(task.id)
+                return task
+        return None
+
+    def put_back(self, task_id: str) -> None:
+        """A running task could not run now; it is ready again."""
+        self.running.remove(task_id)
+        self._make_ready(self.tasks[task_id])
+
+    def finish(self, task_id: str) -> None:
+        self.running.discard(task_id)
+        self.done.add(task_id)
+        for dependant in self._dependants[task_id]:
+            self._missing[dependant] -= 1
+            if not self._missing[dependant] and dependant not in self.skipped:
+                self._make_ready(self.tasks[dependant])
+
+    def fail(self, task_id: str) -> tuple[str, ...]:
+        """A task failed: what waits for it, directly or not, is skipped. Returns their ids."""
+        self.running.discard(task_id)
+        self.failed.add(task_id)
+        skipped: list[str] = []
+        queue = list(self._dependants[task_id])
+        while queue:
+            dependant = queue.pop()
+            if dependant not in self.skipped:
+                self.skipped.add(dependant)
+                skipped.append(dependant)
+                queue.extend(self._dependants[dependant])
+        return tuple(skipped)
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have neither ended nor been given up."""
+        ended = len(self.done) + len(self.failed) + len(self.skipped)
+        return len(self.tasks) - ended

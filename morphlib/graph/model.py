@@ -1,0 +1,254 @@
+"""The build graph: one frozen value that prints and round-trips as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from morphlib.definitions.models import BuildMode, Command, Device, Kind
+
+
+class Binary(msgspec.Struct, frozen=True, tag_field="type", tag="binary"):
+    """A command that is bytes and not text. In JSON its bytes are in base64."""
+
+    base64: bytes
+
+
+#: A command as the graph keeps it; unlike `Command` it survives a trip through JSON.
+Script = str | Binary
+
+
+def script_of(command: Command) -> Script:
+    return command if isinstance(command, str) else Binary(command)
+
+
+def command_of(script: Script) -> Command:
+    return script if isinstance(script, str) else script.base64
+
+
+class ArtifactRef(msgspec.Struct, frozen=True):
+    """One artifact of one source."""
+
+    source: str  # the source's id
+    name: str
+
+
+class SplitRule(msgspec.Struct, frozen=True):
+    """Files (or chunk artifacts) that match one of `include` first go into `artifact`."""
+
+    artifact: str
+    include: tuple[str, ...]
+
+
+class DeviceNode(msgspec.Struct, frozen=True):
+    type: str
+    filename: str
+    permissions: str
+    major: int
+    minor: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, device: Device) -> DeviceNode:
+        return cls(
+            type=device.type,
+            filename=device.filename,
+            permissions=device.permissions,
+            major=device.major,
+            minor=device.minor,
+            uid=device.uid,
+            gid=device.gid,
+        )
+
+
+class Integration(msgspec.Struct, frozen=True):
+    """Scripts that run at system assembly: (prefix, bodies), sorted by prefix."""
+
+    artifact: str
+    scripts: tuple[tuple[str, tuple[Script, ...]], ...]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a source comes from. Of these only `tree` counts for the key of a chunk."""
+
+    repo: str  # as written
+    url: str  # pull URL
+    ref: str  # as written; for strata and systems that of the definitions
+    commit: str
+    tree: str
+
+
+class ChunkRecipe(msgspec.Struct, frozen=True):
+    """How one chunk is built."""
+
+    build_mode: BuildMode
+    prefix: str
+    #: (step, scripts) for each of the fifteen steps, in the order in which they run
+    steps: tuple[tuple[str, tuple[Script, ...]], ...]
+    max_jobs: int | None
+    devices: tuple[DeviceNode, ...]
+    integration: tuple[Integration, ...]
+    split_rules: tuple[SplitRule, ...]
+    submodules: tuple[tuple[str, str], ...]  # URL overrides: (submodule name, url)
+    #: bootstrap-mode artifacts among the dependencies that are staged: those of the same stratum
+    bootstrap: tuple[ArtifactRef, ...]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Something that is built as one, under one key, and gives one or more artifacts."""
+
+    id: str  # "KIND:NAME", unique in the graph
+    kind: Kind
+    name: str
+    definition: str  # the name of the definition, where it differs from `name`: a stratum's own
+    path: str  # of its definition
+    description: str
+    origin: Origin
+    artifacts: tuple[str, ...]
+    dependencies: tuple[ArtifactRef, ...]  # direct ones; their order counts
+    key: str
+    recipe: ChunkRecipe | None = None  # chunks only
+
+    @property
+    def is_bootstrap(self) -> bool:
+        return self.recipe is not None and self.recipe.build_mode is BuildMode.BOOTSTRAP
+
+    def filename(self, artifact: str) -> str:
+        """The name under which an artifact is cached."""
+        return f"{self.key}.{self.kind}.{artifact}"
+
+    def filenames(self) -> tuple[str, ...]:
+        """Every file by which the source counts as cached; strata have metadata beside the list."""
+        names = tuple(self.filename(artifact) for artifact in self.artifacts)
+        if self.kind is Kind.STRATUM:
+            names += tuple(f"{name}.meta" for name in names)
+        return names
+
+
+@dataclass(frozen=True)
+class BuildGraph:
+    """Everything that a system needs, in build order: each source after all its dependencies.
+
+    `root` is the id of the system's source. `environment` holds the variables of the build
+    environment that count for every key.
+    """
+
+    root: str
+    arch: str
+    environment: Mapping[str, str]
+    sources: tuple[Source, ...]
+    #: key -> the document that the key is the digest of; made again when read from JSON
+    identities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Source]:
+        return {source.id: source for source in self.sources}
+
+    def source(self, ref: ArtifactRef | str) -> Source:
+        return self.by_id[ref if isinstance(ref, str) else ref.source]
+
+    @property
+    def system(self) -> Source:
+        return self.by_id[self.root]
+
+    def named(self, name: str) -> tuple[Source, ...]:
+        """The sources that a user calls `name`: a chunk, the system, or a stratum's artifacts."""
+        return tuple(s for s in self.sources if name in (s.name, s.definition))
+
+    def reachable(self, roots: Iterable[str]) -> tuple[Source, ...]:
+        """The sources that `roots` (ids) need, themselves included, in build order."""
+        wanted: set[str] = set()
+        queue = list(roots)
+        while queue:
+            current = queue.pop()
+            if current not in wanted:
+                wanted.add(current)
+                queue.extend(ref.source for ref in self.by_id[current].dependencies)
+        return tuple(source for source in self.sources if source.id in wanted)
+
+    @cached_property
+    def _closures(self) -> Mapping[str, Mapping[ArtifactRef, None]]:
+        """Each source's recursive chunk artifacts, in the order of a depth-first walk *from it*.
+
+        That order depends on nothing outside the source's own dependencies, as its key does: the
+        same chunk sees the same files whatever system it is built for.
+        """
+        closures: dict[str, dict[ArtifactRef, None]] = {}
+        bits = {ref: 1 << number for number, (_, ref) in enumerate(self.walk())}
+        masks: dict[str, int] = {}
+        for source in self.sources:
+            closure: dict[ArtifactRef, None] = {}
+            mask = 0
+            for ref in source.dependencies:
+                # Most artifacts of a stratum lead to the same chunks: skip what brings nothing.
+                if masks[ref.source] & ~mask:
+                    closure.update(closures[ref.source])
+                    mask |= masks[ref.source]
+                mask |= bits[ref]
+                if self.by_id[ref.source].kind is Kind.CHUNK:
+                    closure[ref] = None
+            closures[source.id] = closure
+            masks[source.id] = mask
+        return closures
+
+    def staged(self, source: Source) -> tuple[ArtifactRef, ...]:
+        """The chunk artifacts that `source` is built with, in the order in which they are unpacked.
+
+        These are all its recursive dependencies; of the bootstrap-mode ones only what the chunk may
+        see, which are those of its own stratum.
+        """
+        visible = set(source.recipe.bootstrap) if source.recipe else set()
+        return tuple(
+            ref
+            for ref in self._closures[source.id]
+            if ref in visible or not self.by_id[ref.source].is_bootstrap
+        )
+
+    def content(self, stratum: Source) -> tuple[ArtifactRef, ...]:
+        """The chunk artifacts that make up a stratum artifact, bootstrap ones left out."""
+        assert stratum.kind is Kind.STRATUM
+        return tuple(
+            ref
+            for ref in stratum.dependencies
+            if self.by_id[ref.source].kind is Kind.CHUNK and not self.by_id[ref.source].is_bootstrap
+        )
+
+    def walk(self) -> Iterator[tuple[Source, ArtifactRef]]:
+        """Every artifact of the build, in build order."""
+        for source in self.sources:
+            for artifact in source.artifacts:
+                yield source, ArtifactRef(source.id, artifact)
+
+    def to_json(self) -> bytes:
+        document = {
+            "root": self.root,
+            "arch": self.arch,
+            "environment": self.environment,
+            "sources": self.sources,
+        }
+        return msgspec.json.encode(document, order="sorted")
+
+    @classmethod
+    def from_json(cls, text: bytes) -> BuildGraph:
+        """Read what `to_json` wrote. Raises msgspec.ValidationError where it is something else."""
+        document = msgspec.json.decode(text, type=_GraphDocument)
+        from morphlib.graph.keys import key_document
+
+        by_id = {source.id: source for source in document.sources}
+        identities = {
+            source.key: key_document(source, document.arch, document.environment, by_id)
+            for source in document.sources
+        }
+        return cls(document.root, document.arch, document.environment, document.sources, identities)
+
+
+class _GraphDocument(msgspec.Struct, frozen=True):
+    root: str
+    arch: str
+    environment: dict[str, str]
+    sources: tuple[Source, ...]

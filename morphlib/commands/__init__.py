@@ -1,0 +1,74 @@
+"""The commands, one module each: parse, call the stage, print.
+
+A command's module has `run(session, arguments)`, which returns an exit status or None for 0, and a
+docstring that is its help. Modules are imported when their command runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from importlib import import_module
+
+from morphlib.errors import MorphError, Reason
+
+
+class Needs(Enum):
+    """What a command needs before it can run."""
+
+    NOTHING = "nothing"
+    DIRECTORIES = "directories"  # the cache and the work directories exist
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is known of a command without importing its module.
+
+    `arguments` is shown in its usage line; hidden commands are shown by --help-all only.
+    """
+
+    name: str
+    arguments: str
+    summary: str
+    needs: Needs = Needs.DIRECTORIES
+    hidden: bool = False
+
+    @property
+    def module(self) -> str:
+        return "morphlib.commands." + self.name.replace("-", "_")
+
+
+_COMMANDS = (
+    Command("build", "SYSTEM [COMPONENT...]", "Build a system, or components of it"),
+    Command("expand-repo", "[REPOURL...]", "Show what repository aliases stand for", Needs.NOTHING),
+    Command("explain-key", "SYSTEM COMPONENT|KEY [REF|KEY]", "Show what a cache key is made of"),
+    Command("help", "[TOPIC]", "Show help for a command or an extension", Needs.NOTHING),
+    Command("help-all", "[TOPIC]", "Show help with all options and commands", Needs.NOTHING),
+    Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),
+    Command("list-artifacts", "MORPH [MORPH]...", "List the files that systems have in the cache"),
+    Command("print-architecture", "", "Show the architecture of this machine", Needs.NOTHING),
+    Command("show-build-log", "SYSTEM CHUNK", "Print the build log of a chunk"),
+    Command("show-dependencies", "(REPO REF MORPHOLOGY)...", "Show what artifacts depend on"),
+)
+
+COMMANDS: Mapping[str, Command] = {command.name: command for command in _COMMANDS}
+
+
+def find_command(name: str) -> Command:
+    """Raises MorphError for a name that is no command's."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    raise MorphError(
+        f"unknown subcommand {name}",
+        reason=Reason.NOT_FOUND,
+        hint=f"Did you mean {near[0]}?" if near else "See morph --help for those that there are.",
+    )
+
+
+def command_help(command: Command) -> str:
+    """The long help text of a command: its module's docstring."""
+    return (import_module(command.module).__doc__ or "").strip()

@@ -1,0 +1,179 @@
+"""The program: command line, settings, log, progress, and the exit status.
+
+The only place that knows all of them, that prints errors, and that decides how the program ends:
+0 success, 1 failure, 2 a command line that can't be understood, 255 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from morphlib.commandline import Invocation, parse_command_line
+from morphlib.commands import Needs, find_command
+from morphlib.configfiles import default_files, format_config, read_entries, values_of
+from morphlib.errors import MorphError, Reason
+from morphlib.settings import Settings, default_values, derive_settings, table
+
+EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 255
+
+#: No build or fetch makes sense on a machine whose clock was never set.
+_OLDEST_TIME = 1_325_376_000  # 2012-01-01
+
+#: What the machine lacks, rather than what Morph does wrong.
+_MACHINE_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+    | {errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EAGAIN}
+)
+
+
+def run_program(argv: Sequence[str]) -> int:
+    """Do what the command line `argv` (program first) says. The exit status is returned."""
+    _make_streams_safe()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    invocation = None
+    try:
+        invocation = parse_command_line(argv[1:], warn)
+        status = _run(Path(argv[0]).name, argv, invocation)
+        sys.stdout.flush()
+        return status
+    except MorphError as error:
+        return _tell_error(error)
+    except KeyboardInterrupt:
+        return _tell_error(MorphError("interrupted", reason=Reason.INTERRUPTED))
+    except BrokenPipeError:
+        # Who read the output has seen enough. Nothing must be flushed into the pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except OSError as error:
+        if error.errno in _MACHINE_ERRORS:
+            return _tell_error(_machine_error(error))
+        return _tell_internal_error(invocation)
+    except Exception:
+        return _tell_internal_error(invocation)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Being told to end is as good as Ctrl-C: the same cleaning up happens."""
+    raise KeyboardInterrupt
+
+
+def _make_streams_safe() -> None:
+    """All output is valid UTF-8, whatever the locale and whatever a build prints."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # typeshed says TextIO
+
+
+def warn(text: str) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"WARNING: {text}\n")
+    sys.stderr.flush()
+
+
+def _run(program: str, argv: Sequence[str], invocation: Invocation) -> int:
+    if "version" in invocation.actions:
+        from morphlib.version import describe_version
+
+        print(describe_version())
+        return EXIT_SUCCESS
+    files = [] if "no-default-configs" in invocation.actions else default_files(program)
+    files += invocation.configs
+    if _inform(files, invocation):
+        return EXIT_SUCCESS
+    entries = read_entries(files)
+    values: dict[str, Any] = {**default_values(), **values_of(entries, warn), **invocation.values}
+    settings = Settings(**values)
+    if "dump-config" in invocation.actions:
+        print(format_config(settings, entries), end="")
+        return EXIT_SUCCESS
+    if "MORPH_DUMP_PROCESSED_CONFIG" in os.environ:
+        from morphlib.commands.common import process_settings
+
+        print(format_config(process_settings(settings), entries), end="")
+        return EXIT_SUCCESS
+    return _run_command(program, argv, derive_settings(settings), invocation)
+
+
+def _inform(files: Sequence[Path], invocation: Invocation) -> bool:
+    """Print what needs no configuration. False if nothing of it was asked for."""
+    if "list-config-files" in invocation.actions:
+        print("\n".join(map(str, files)))
+    elif "dump-setting-names" in invocation.actions:
+        print("\n".join(row.name for row in table()))
+    elif invocation.template is not None:
+        from morphlib.manpage import fill_template
+
+        print(fill_template(Path(invocation.template)), end="")
+    else:
+        return False
+    return True
+
+
+def _run_command(
+    program: str, argv: Sequence[str], settings: Settings, invocation: Invocation
+) -> int:
+    words = invocation.words
+    if settings.help or settings.help_all:
+        words = ("help-all" if settings.help_all else "help", *words)
+    if time.time() < _OLDEST_TIME:
+        raise MorphError(
+            f"the system time says {time.strftime('%Y', time.gmtime())}, which can't be right",
+            reason=Reason.CONFIG,
+            hint="Set the system's clock.",
+        )
+    if not words:
+        raise MorphError(
+            "must give subcommand",
+            reason=Reason.NOT_FOUND,
+            hint=f"See {program} --help for those that there are.",
+        )
+    command = find_command(words[0])
+    from morphlib.commands.session import load_run
+    from morphlib.reporting import open_session
+
+    with ExitStack() as stack:
+        if command.needs is Needs.DIRECTORIES:
+            from morphlib.directories import make_directories
+
+            make_directories(settings)
+        session = stack.enter_context(open_session(program, argv, settings, warn))
+        return load_run(command)(session, words[1:]) or EXIT_SUCCESS
+
+
+def _tell_error(error: MorphError) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        pass  # the error at hand is the one to tell
+    sys.stderr.write(f"ERROR: {error}\n")
+    match error.reason:
+        case Reason.USAGE:
+            return EXIT_USAGE
+        case Reason.INTERRUPTED:
+            return EXIT_INTERRUPTED
+        case _:
+            return EXIT_FAILURE
+
+
+def _machine_error(error: OSError) -> MorphError:
+    place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    reason = Reason.SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Reason.CONFIG
+    return MorphError(f"{place}{error.strerror}", reason=reason)
+
+
+def _tell_internal_error(invocation: Invocation | None) -> int:
+    """Called while an exception is handled that nobody expected."""
+    from morphlib.reporting import keep_traceback
+
+    debug = invocation is not None and bool(invocation.values.get("debug"))
+    sys.stderr.write(f"ERROR: {keep_traceback(show=debug)}\n")
+    return EXIT_FAILURE

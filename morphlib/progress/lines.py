@@ -1,0 +1,120 @@
+"""Events as lines of text: what they are called when people read them one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from morphlib.definitions.models import STEPS
+from morphlib.events import (
+    AnyEvent,
+    ArtifactCached,
+    BuildFinished,
+    BuildStarted,
+    SourceFailed,
+    SourceFinished,
+    SourceStarted,
+    Status,
+    StepStarted,
+)
+
+Level = Literal["normal", "chatty", "error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`source` is the name of the source that the line is about, "" for none."""
+
+    text: str
+    level: Level = "normal"
+    source: str = ""
+
+
+#: Steps around the commands of a definition.
+_STEP_TEXTS = {
+    "fetch": "Fetching sources",
+    "stage": "Creating staging area",
+    "extract": "Extracting sources",
+    "split": "Creating artifacts",
+    "store": "Storing artifacts",
+    "integrate": "Running system integration commands",
+    "ldconfig": "Running ldconfig",
+    "clean": "Removing staging area",
+}
+
+
+def describe(event: AnyEvent) -> Iterator[Line]:
+    """The lines that tell of an event; none where there is nothing to say."""
+    match event:
+        case Status():
+            yield Line(event.text, event.level)
+        case BuildStarted():
+            todo = event.total - event.cached
+            text = f"{event.cached} of {event.total} sources are cached, {todo} to build"
+            if event.estimate is not None and todo:
+                text += f", about {format_duration(event.estimate)}"
+            yield Line(text)
+        case SourceStarted():
+            yield Line(f"Building {event.kind} {event.name}", source=event.name)
+        case StepStarted():
+            yield Line(describe_step(event.step), source=event.name)
+        case SourceFinished():
+            yield from _describe_finish(event)
+        case SourceFailed():
+            yield from _describe_failure(event)
+        case ArtifactCached():
+            yield Line(f"{event.kind} {event.name} is cached at {event.path}")
+        case BuildFinished():
+            yield _describe_end(event)
+
+
+def describe_step(step: str) -> str:
+    if step in STEPS:
+        return f"Running {step}-commands"
+    return _STEP_TEXTS.get(step, f"Running {step}")
+
+
+def _describe_finish(event: SourceFinished) -> Iterator[Line]:
+    match event.outcome:
+        case "built":
+            text = f"Elapsed time {format_duration(event.duration)}"
+            yield Line(text, source=event.name)
+        case "cached":
+            yield Line(f"{event.kind} {event.name} is cached", "chatty", event.name)
+        case "waited":
+            text = f"{event.kind} {event.name} was built by another morph meanwhile"
+            yield Line(text, source=event.name)
+        case "failed":
+            pass
+
+
+def _describe_failure(event: SourceFailed) -> Iterator[Line]:
+    text = f"Error when {describe_step(event.step).lower()}"
+    if event.step in STEPS:
+        text = f"Error when running {event.step}-commands"
+    yield Line(text, "error", event.name)
+    if event.log:
+        yield Line(f"Build log: {event.log}", "error", event.name)
+    if event.staging:
+        yield Line(f"Staging area kept: {event.staging}", "error", event.name)
+    if event.shell:
+        yield Line(f"To step into it: {event.shell}", "error", event.name)
+
+
+def _describe_end(event: BuildFinished) -> Line:
+    counts = f"{event.built} built, {event.cached} cached"
+    if event.failed:
+        counts += f", {event.failed} failed"
+    if event.skipped:
+        counts += f", {event.skipped} not built"
+    outcome = "Finished" if event.succeeded else "Failed"
+    duration = format_duration(event.duration)
+    level: Level = "normal" if event.succeeded else "error"
+    return Line(f"{outcome} build of {event.target} in {duration}: {counts}", level)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as HH:MM:SS."""
+    whole = max(0, round(seconds))
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,0 +1,140 @@
+"""The live view of a terminal: what builds on which slot, for how long, and how far it all is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from morphlib.events import AnyEvent, SourceFailed, SourceFinished, SourceStarted, StepStarted
+from morphlib.progress.lines import Line, describe, describe_step, format_duration
+from morphlib.progress.state import BuildState
+
+#: Below this many columns the step of each build is left out.
+_NARROW = 60
+
+
+class LiveReporter:
+    """Keeps a few lines at the bottom of the terminal current; what is worth keeping scrolls by.
+
+    `close` leaves the terminal as it was, and has to be called however the program ends.
+    """
+
+    def __init__(
+        self,
+        output: TextIO,
+        warn: Callable[[str], None],
+        *,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = Console(file=output, force_terminal=True, highlight=False, emoji=False)
+        self._warn = warn
+        self._quiet = quiet
+        self._clock = clock
+        self._state = BuildState()
+        self._live: Live | None = None
+
+    def __call__(self, event: AnyEvent) -> None:
+        self._state.update(event, self._clock())
+        for line in self._lines(event):
+            self._show(line)
+        if self._state.running and self._live is None:
+            # What programs print themselves must not pass through here: it may be binary.
+            self._live = Live(
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        elif not self._state.running and self._live is not None:
+            self._stop()
+
+    def close(self) -> None:
+        self._stop()
+
+    def render(self) -> Group:
+        """The view as it should stand now."""
+        now = self._clock()
+        slots = Table.grid(padding=(0, 1), expand=False)
+        slots.add_column(justify="right", no_wrap=True)
+        slots.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
+        if self._console.width >= _NARROW:
+            slots.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
+        slots.add_column(justify="right", no_wrap=True)
+        for number in range(max([self._state.slot_count, *(n + 1 for n in self._state.slots)])):
+            self._add_slot(slots, number, now)
+        return Group(slots, self._summary(now))
+
+    def _add_slot(self, table: Table, number: int, now: float) -> None:
+        slot = self._state.slots.get(number)
+        wide = self._console.width >= _NARROW
+        if slot is None:
+            table.add_row(str(number + 1), Text("idle", style="dim"), *([""] if wide else []), "")
+            return
+        elapsed = format_duration(now - slot.since)
+        if slot.estimate is not None and wide:
+            elapsed += f" of about {format_duration(slot.estimate)}"
+        step = [Text(describe_step(slot.step) if slot.step else "")] if wide else []
+        table.add_row(str(number + 1), Text(slot.name, style="bold"), *step, elapsed)
+
+    def _summary(self, now: float) -> Text:
+        state = self._state
+        text = f"{state.done}/{state.total}"
+        counts = [f"{state.built} built", f"{state.cached} cached"]
+        if state.failed:
+            counts.append(f"{state.failed} failed")
+        text += f" ({', '.join(counts)})  {format_duration(now - state.since)}"
+        remaining = state.remaining(now)
+        if remaining is not None:
+            text += f", about {format_duration(remaining)} left"
+        return Text(text, no_wrap=True, overflow="ellipsis")
+
+    def _lines(self, event: AnyEvent) -> list[Line]:
+        match event:
+            case SourceStarted() | StepStarted():
+                return []  # the view shows them
+            case SourceFinished(outcome="built"):
+                text = f"{event.kind} {event.name} built in {format_duration(event.duration)}"
+                return [Line(text)]
+            case SourceFailed():
+                return [*describe(event), *(Line(f"    {text}", "error") for text in event.tail)]
+            case _:
+                return list(describe(event))
+
+    def _show(self, line: Line) -> None:
+        match line.level:
+            case "chatty":
+                return
+            case "warning" if self._live is None or not sys.stderr.isatty():
+                self._warn(line.text)
+                return
+            case "warning":
+                text = f"WARNING: {line.text}"
+            case "normal" if self._quiet:
+                return
+            case _:
+                stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+                text = f"{stamp} {f'[{line.source}] ' if line.source else ''}{line.text}"
+        self._console.print(Text(make_printable(text)), soft_wrap=True)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+
+def make_printable(text: str) -> str:
+    """The text without control characters: what a build prints must not drive the terminal."""
+    return "".join(
+        char if char.isprintable() or char in "\t\n" else repr(char)[1:-1] for char in text
+    )

@@ -1,0 +1,39 @@
+"""Which Morph this is."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def describe_version() -> str:
+    """The commit of the checkout that runs, `-unreproducible` appended when it was modified.
+
+    An installed Morph has the version that packaging gave it.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / ".git").exists():
+        return _commit(checkout) or "unknown"
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("morph")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _commit(checkout: Path) -> str | None:
+    from morphlib.process import ProcessError, run
+
+    # The caller's GIT_DIR and the like speak of another repository. A checkout that belongs to
+    # somebody else is fine: its code is running already.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    command = ["git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
+    command += ["-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        described = run([*command, "--dirty=-unreproducible"], env=environment)
+    except ProcessError:
+        return None
+    return described.stdout.decode("ascii", "replace").strip() or None

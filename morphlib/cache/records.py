@@ -12,13 +12,14 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from morphlib.cache.locks import lock
+from morphlib.cache.locks import Lock, lock
 from morphlib.errors import MorphError
 from morphlib.events import Listener, Status, silence
 
@@ -191,7 +192,9 @@ class Records:
             self.path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level="IMMEDIATE"
         )
         try:
-            self._prepare(connection)
+            # Two processes that begin a database at once would find it locked, without waiting.
+            with self._only():
+                self._prepare(connection)
         except BaseException:
             connection.close()
             raise
@@ -217,7 +220,7 @@ class Records:
     def _move_aside(self) -> None:
         """Give way to a fresh database, unless another process did so just now."""
         self._disconnect()
-        with lock(self.path.with_name(self.path.name + ".lock"), remove=True):
+        with self._only():
             if not self._is_damaged():
                 return
             aside = self.path.with_name(self.path.name + ".damaged")
@@ -228,6 +231,10 @@ class Records:
             f"the records of earlier builds were damaged; they are now in {aside}, and new ones "
             "are begun"
         )
+
+    def _only(self) -> AbstractContextManager[Lock]:
+        """One process at a time makes or replaces the database."""
+        return lock(self.path.with_name(self.path.name + ".lock"), remove=True)
 
     def _is_damaged(self) -> bool:
         if not self.path.exists():

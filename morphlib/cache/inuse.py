@@ -61,12 +61,15 @@ class InUse:
 def exclude_new_uses(directories: Sequence[Path]) -> Iterator[frozenset[str]]:
     """The keys that are in use now; nobody registers more until the block ends.
 
-    Claims of processes that died are removed.
+    Claims of processes that died are removed. Directories are made if missing, for else a first
+    claim could appear behind our back, but not so their parents: nothing could be in use there.
     """
     with ExitStack() as stack:
         keys: set[str] = set()
         # Always in one order, so that two collectors can't wait for each other.
-        for directory in sorted({directory for directory in directories if directory.is_dir()}):
+        for directory in sorted({each for each in directories if each.parent.is_dir()}):
+            with explain_failure("find out what is in use", directory):
+                directory.mkdir(exist_ok=True)
             stack.enter_context(_only(directory))
             keys.update(_read_claims(directory))
         yield frozenset(keys)

@@ -7,7 +7,6 @@ can't be written is told once and left; a damaged database is moved aside and a 
 from __future__ import annotations
 
 import os
-import sqlite3
 import statistics
 import threading
 import time
@@ -15,13 +14,18 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from morphlib.cache.locks import Lock, lock
 from morphlib.errors import MorphError
 from morphlib.events import Listener, Status, silence
+
+# Loading SQLite takes longer than resolving a small system, and a build that has nothing to do
+# needs no records: functions that use the module import it.
+if TYPE_CHECKING:
+    import sqlite3
 
 SCHEMA_VERSION = 1
 
@@ -123,8 +127,11 @@ class Records:
         Builds of exactly that key decide if there are any, else other builds of that name: of the
         last five, the median. Failed builds do not count.
         """
+        pairs = list(wanted)
+        if not pairs:
+            return {}
         parameters = {
-            "wanted": msgspec.json.encode(list(wanted)).decode(),
+            "wanted": msgspec.json.encode(pairs).decode(),
             "kind": kind,
             "recent": _RECENT,
         }
@@ -171,6 +178,8 @@ class Records:
         with self._guard:
             if not self._usable or not (create or self.path.exists()):
                 return otherwise
+            import sqlite3
+
             try:
                 try:
                     return operation(self._connect())
@@ -186,6 +195,8 @@ class Records:
     def _connect(self) -> sqlite3.Connection:
         if self._connection is not None and self._pid == os.getpid():
             return self._connection
+        import sqlite3
+
         # A connection must not be used across a fork: a child that inherited one opens its own.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
@@ -202,6 +213,8 @@ class Records:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        import sqlite3
+
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise sqlite3.NotSupportedError(f"it was made by a later Morph (format {version})")
@@ -239,6 +252,8 @@ class Records:
     def _is_damaged(self) -> bool:
         if not self.path.exists():
             return False
+        import sqlite3
+
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
         try:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -259,6 +274,8 @@ class Records:
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     """Is the database itself broken, rather than busy, full or out of reach?"""
+    import sqlite3
+
     code: int = getattr(error, "sqlite_errorcode", 0)  # not set on errors that are our own
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from morphlib.cache.gc import GcReport, collect
 from morphlib.cache.gcplan import Limits, What
 from morphlib.cache.inuse import InUse
 from morphlib.cache.inventory import GcDirectories
-from morphlib.cache.locks import acquire_directory
+from morphlib.cache.locks import Lock, acquire_directory
 from morphlib.cache.store import ArtifactStore
 from morphlib.cache.trees import remove_tree
 from morphlib.errors import MorphError, Reason
+from morphlib.events import AnyEvent, Status
 from tests.cache.conftest import Told, key_for, publish
 
 DAY = 86400.0
@@ -220,3 +222,56 @@ def test_what_a_killed_collection_left_half_removed_goes_next_time(
     assert not left.startswith(KEY)
     collect(where, ALWAYS_ENOUGH, told)
     assert os.listdir(where.chunks) == []
+
+
+def test_who_comes_after_the_plan_was_made_is_respected(
+    where: GcDirectories, store: ArtifactStore
+) -> None:
+    """Telling of a removal comes right before it: builds, shells and uses begin in that moment."""
+    area = make_area(where, "area")
+    layer = make_layer(where, KEY)
+    for key in (KEY, OTHER):
+        publish(store, key, bins=b"one")
+        age(store, key, 8)
+    claim = InUse(where.in_use[0], [KEY])
+    locks: list[Lock] = []
+
+    def interfere(event: AnyEvent) -> None:
+        text = event.text if isinstance(event, Status) else ""
+        if "staging area" in text:
+            held = acquire_directory(area)
+            assert held is not None
+            locks.append(held)
+        elif "unpacked" in text:
+            claim.__enter__()
+        elif OTHER in text:
+            store.touch([OTHER])
+
+    report = collect(where, NEVER_ENOUGH, interfere)
+    claim.__exit__()
+    locks[0].release()
+    assert report.removed == ()
+    assert area.exists() and layer.exists()
+    assert store.keys() == sorted([KEY, OTHER])
+
+
+def test_a_source_claimed_after_the_plan_was_made_stays(
+    where: GcDirectories, store: ArtifactStore
+) -> None:
+    publish(store, KEY, bins=b"one")
+    age(store, KEY, 8)
+    with ExitStack() as stack:
+
+        def claim(event: AnyEvent) -> None:
+            stack.enter_context(InUse(where.in_use[0], [KEY]))
+
+        collect(where, NEVER_ENOUGH, claim)
+    assert store.keys() == [KEY]
+
+
+def test_what_others_removed_meanwhile_is_no_failure(
+    where: GcDirectories, store: ArtifactStore
+) -> None:
+    layer = make_layer(where, KEY)
+    report = collect(where, NEVER_ENOUGH, lambda event: remove_tree(layer))
+    assert not (report.failed or report.removed or report.kept)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from morphlib.cache.manifest import digest_file
 from morphlib.cache.store import ArtifactStore
 from morphlib.errors import MorphError, Reason
 from tests.cache.conftest import Told, key_for, publish
@@ -260,3 +261,23 @@ def test_checking_a_large_graph_is_quick(store: ArtifactStore) -> None:
         best = min(best, time.process_time() - start)
     # 15 ms are the aim; the bound leaves room for a slower machine.
     assert best < 0.045, f"{best * 1000:.1f} ms"
+
+
+def test_a_source_that_is_built_again_while_its_damage_is_found_stays(
+    store: ArtifactStore, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = publish(store, KEY, bins=b"one")
+    alter(store.path(names[0]))
+    other = ArtifactStore(store.directory)
+
+    def digest_slowly(path: Path) -> tuple[str, os.stat_result]:
+        monkeypatch.undo()
+        found = digest_file(path)
+        other.remove(KEY)
+        publish(other, KEY, bins=b"one")
+        return found
+
+    monkeypatch.setattr("morphlib.cache.store.digest_file", digest_slowly)
+    assert store.check(KEY, names)
+    assert store.path(names[0]).read_bytes() == b"one"
+    assert told == []

@@ -153,7 +153,8 @@ BUILT_IN_ALIASES = (
 _PORT_FILE = "write the port in use to this file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nothing compares settings, and a third of the time that it takes to make the class is saved.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """What the command line and the configuration files ask for.
 
@@ -291,6 +292,7 @@ class Settings:
         metavar="SECONDS",
         minimum=0,
     )
+    dry_run: bool = _flag("say what gc would remove, and remove nothing", group=Group.STORAGE)
 
     upgrade: bool = _flag("deprecated: use the upgrade command", group=Group.DEPLOY, hidden=True)
 

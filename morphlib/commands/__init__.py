@@ -41,8 +41,13 @@ class Command:
 
 _COMMANDS = (
     Command("build", "SYSTEM [COMPONENT...]", "Build a system, or components of it"),
+    Command("completion", "bash|zsh|fish", "Print a shell's completion script", Needs.NOTHING),
+    Command("doctor", "", "Say whether this machine can build", Needs.NOTHING),
     Command("expand-repo", "[REPOURL...]", "Show what repository aliases stand for", Needs.NOTHING),
-    Command("explain-key", "SYSTEM COMPONENT|KEY [REF|KEY]", "Show what a cache key is made of"),
+    Command(
+        "explain-key", "[OLD..NEW] SYSTEM [COMPONENT] | KEY [KEY]", "Show the inputs of cache keys"
+    ),
+    Command("gc", "", "Make room in the cache and among temporary files"),
     Command("help", "[TOPIC]", "Show help for a command or an extension", Needs.NOTHING),
     Command("help-all", "[TOPIC]", "Show help with all options and commands", Needs.NOTHING),
     Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from morphlib.definitions.models import STEPS
 from morphlib.events import (
     AnyEvent,
     ArtifactCached,
@@ -69,8 +68,16 @@ def describe(event: AnyEvent) -> Iterator[Line]:
             yield _describe_end(event)
 
 
+def is_command_step(step: str) -> bool:
+    """Whether it is one of the steps whose commands a definition gives."""
+    # Imported when a build tells of steps: then it is loaded already, and else it is never needed.
+    from morphlib.definitions.models import STEPS
+
+    return step in STEPS
+
+
 def describe_step(step: str) -> str:
-    if step in STEPS:
+    if is_command_step(step):
         return f"Running {step}-commands"
     return _STEP_TEXTS.get(step, f"Running {step}")
 
@@ -90,10 +97,8 @@ def _describe_finish(event: SourceFinished) -> Iterator[Line]:
 
 
 def _describe_failure(event: SourceFailed) -> Iterator[Line]:
-    text = f"Error when {describe_step(event.step).lower()}"
-    if event.step in STEPS:
-        text = f"Error when running {event.step}-commands"
-    yield Line(text, "error", event.name)
+    doing = describe_step(event.step)
+    yield Line(f"Error when {doing[0].lower()}{doing[1:]}", "error", event.name)
     if event.log:
         yield Line(f"Build log: {event.log}", "error", event.name)
     if event.staging:

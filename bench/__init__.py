@@ -1,0 +1,1 @@
+"""Measures what Morph itself costs, beside BuildStream where that is installed. See README.md."""

@@ -213,6 +213,8 @@ def _tell_outcome(report: GcReport, listener: Listener) -> None:
         text = f"could not remove {failure.action.candidate}: {failure.message}"
         listener(Status(text=text, level="warning"))
     if report.sufficient:
-        listener(Status(text="Made sufficient space"))
+        text = "Would make sufficient space" if report.dry_run else "Made sufficient space"
+        listener(Status(text=text))
     else:
-        listener(Status(text="Unable to clear enough space", level="error"))
+        text = "Would be unable" if report.dry_run else "Unable"
+        listener(Status(text=f"{text} to clear enough space", level="error"))

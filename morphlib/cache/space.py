@@ -7,7 +7,7 @@ temporary files are on one device, that device has to have room for both.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,15 @@ def measure(path: Path, required: int) -> Room:
             raise storage_error(error, "measure free space", path) from error
 
 
-def check_space(*, cachedir: Path, cachedir_min: int, tempdir: Path, tempdir_min: int) -> None:
-    """Raise MorphError (SPACE) unless both directories have the free bytes that settings ask for.
+def check_space(minimum: Mapping[Path, int]) -> None:
+    """Raise MorphError (SPACE) unless each directory has the free bytes that settings ask for.
 
-    A minimum of 0 for both turns the check off.
+    Where several are on one device, that has to have what they need together. A minimum of 0 for
+    all turns the check off.
     """
-    if cachedir_min <= 0 and tempdir_min <= 0:
+    if all(required <= 0 for required in minimum.values()):
         return
-    rooms = add_up([measure(tempdir, tempdir_min), measure(cachedir, cachedir_min)])
-    short = find_shortages(rooms)
+    short = find_shortages(add_up([measure(path, least) for path, least in minimum.items()]))
     if short:
         raise MorphError(describe_shortage(short), reason=Reason.SPACE, hint=_HINT)
 

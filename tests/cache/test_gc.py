@@ -167,6 +167,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(
     layer, area = make_layer(where, KEY), make_area(where, "area")
     dry = collect(where, NEVER_ENOUGH, told, dry_run=True)
     assert dry.dry_run
+    assert told.warnings() == ["Would be unable to clear enough space"]
     assert layer.exists() and area.exists() and store.keys() == [KEY]
     real = collect(where, NEVER_ENOUGH, told)
     assert removed(dry) == removed(real)

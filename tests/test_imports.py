@@ -1,0 +1,137 @@
+"""The rooms of the house, and that arrows between them go down only.
+
+Every import counts: those inside functions and those for type checkers too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+GROUND = {"errors", "events", "process"}
+BELOW_STAGES = GROUND | {"architecture", "version"}
+LEAVES = BELOW_STAGES | {"cache"}
+
+#: What each room may import, besides itself. Rooms that are not here are parts of the command line:
+#: they may import everything but `app`, and no room that stands here may import them.
+MAY_IMPORT = {
+    "errors": set[str](),
+    "events": set[str](),
+    "process": {"errors"},
+    "architecture": GROUND,
+    "version": GROUND,
+    "cache": GROUND,
+    "definitions": BELOW_STAGES,
+    "sources": LEAVES | {"definitions"},
+    "graph": BELOW_STAGES | {"definitions", "sources"},
+    "build": LEAVES | {"definitions", "sources", "graph"},
+    "deploy": LEAVES | {"definitions", "sources", "graph", "build"},
+}
+#: Only these may import the top of the house.
+ABOVE_APP = {"__main__"}
+
+
+def module_name(path: Path) -> str:
+    """`morphlib/cache/store.py` as `morphlib.cache.store`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "morphlib").rglob("*.py"))}
+
+
+def imported_modules(tree: ast.Module, package: str) -> Iterator[tuple[str, int]]:
+    """Each module of ours that is imported anywhere in a module of `package`, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield (inner if inner in MODULES else base), node.lineno
+
+
+def imports_of(name: str) -> list[tuple[str, int]]:
+    path = MODULES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    found = imported_modules(tree, package)
+    return [(module, line) for module, line in found if module.split(".")[0] == "morphlib"]
+
+
+def room_of(module: str) -> str:
+    """The part of a module's name that names its room; empty for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    if imported in ("", importer):
+        return True
+    if imported == "app":
+        return importer in ABOVE_APP
+    return importer not in MAY_IMPORT or imported in MAY_IMPORT[importer]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
+    path = MODULES[name].relative_to(ROOT)
+    wrong = [
+        f"{path}:{line}: {room_of(name)} must not import {module}"
+        for module, line in imports_of(name)
+        if not is_allowed(room_of(name), room_of(module))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_but_the_door_for_processes_imports_subprocess() -> None:
+    """Lint says so as well, but can be told to look away."""
+    users = {
+        name
+        for name, path in MODULES.items()
+        for module in _foreign(ast.parse(path.read_bytes()))
+        if module == "subprocess"
+    }
+    assert users == {"morphlib.process"}
+
+
+def _foreign(tree: ast.Module) -> Iterable[str]:
+    return (module.split(".")[0] for module, _ in imported_modules(tree, ""))
+
+
+def parse(text: str, package: str = "morphlib.cache") -> list[str]:
+    return [module for module, _ in imported_modules(ast.parse(text), package)]
+
+
+def test_no_import_escapes_notice() -> None:
+    """The reader of imports itself: functions, blocks for type checkers, relative and plain."""
+    assert parse("def f():\n    import morphlib.app\n") == ["morphlib.app"]
+    assert parse("if TYPE_CHECKING:\n    from morphlib.app import x\n") == ["morphlib.app"]
+    assert parse("from morphlib import errors, process") == ["morphlib.errors", "morphlib.process"]
+    assert parse("from . import store") == ["morphlib.cache.store"]
+    assert parse("from .store import ArtifactStore") == ["morphlib.cache.store"]
+    assert parse("from ..errors import MorphError") == ["morphlib.errors"]
+
+
+def test_rooms_know_what_is_above_them() -> None:
+    assert is_allowed("build", "cache")
+    assert is_allowed("commands", "build")
+    assert is_allowed("reporting", "commands")
+    for importer, imported in (
+        ("definitions", "sources"),
+        ("graph", "cache"),
+        ("cache", "definitions"),
+        ("build", "commands"),
+        ("build", "settings"),
+        ("commands", "app"),
+    ):
+        assert not is_allowed(importer, imported)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from morphlib.events import Listener, Status
 from morphlib.settings import Settings
+from morphlib.text import make_valid
 
 if TYPE_CHECKING:
     from morphlib.commands import Command
@@ -53,19 +54,6 @@ def format_json(value: object) -> str:
     except UnicodeEncodeError:
         encoded = msgspec.json.encode(make_valid(msgspec.to_builtins(value)))
     return msgspec.json.format(encoded, indent=2).decode()
-
-
-def make_valid(value: object) -> object:
-    """`value`, made of plain types, with bytes that were no UTF-8 written as escapes."""
-    match value:
-        case str():
-            return value.encode("utf-8", "backslashreplace").decode()
-        case dict():
-            return {make_valid(key): make_valid(item) for key, item in value.items()}
-        case list() | tuple():
-            return [make_valid(item) for item in value]
-        case _:
-            return value
 
 
 CommandRun = Callable[[Session, Sequence[str]], int | None]

@@ -9,6 +9,7 @@ from typing import TextIO
 import msgspec
 
 from morphlib.events import AnyEvent
+from morphlib.text import make_valid
 
 
 class JsonReporter:
@@ -23,8 +24,11 @@ class JsonReporter:
         self._encoder = msgspec.json.Encoder()
 
     def __call__(self, event: AnyEvent) -> None:
-        fields = msgspec.to_builtins(event)
-        line = self._encoder.encode({"time": round(self._clock(), 3), **fields})
+        fields = {"time": round(self._clock(), 3), **msgspec.to_builtins(event)}
+        try:
+            line = self._encoder.encode(fields)
+        except UnicodeEncodeError:
+            line = self._encoder.encode(make_valid(fields))
         self._output.write(line.decode() + "\n")
         self._output.flush()
 

@@ -121,5 +121,5 @@ def _describe_end(event: BuildFinished) -> Line:
 
 def format_duration(seconds: float) -> str:
     """Seconds as HH:MM:SS."""
-    whole = max(0, round(seconds))
+    whole = max(0, int(seconds))
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -15,6 +16,7 @@ from rich.text import Text
 from morphlib.events import AnyEvent, SourceFailed, SourceFinished, SourceStarted, StepStarted
 from morphlib.progress.lines import Line, describe, describe_step, format_duration
 from morphlib.progress.state import BuildState
+from morphlib.text import make_printable
 
 #: Below this many columns the step of each build is left out.
 _NARROW = 60
@@ -39,10 +41,13 @@ class LiveReporter:
         self._quiet = quiet
         self._clock = clock
         self._state = BuildState()
+        # The view is drawn by a thread of its own.
+        self._lock = threading.Lock()
         self._live: Live | None = None
 
     def __call__(self, event: AnyEvent) -> None:
-        self._state.update(event, self._clock())
+        with self._lock:
+            self._state.update(event, self._clock())
         for line in self._lines(event):
             self._show(line)
         if self._state.running and self._live is None:
@@ -64,7 +69,10 @@ class LiveReporter:
 
     def render(self) -> Group:
         """The view as it should stand now."""
-        now = self._clock()
+        with self._lock:
+            return self._draw(self._clock())
+
+    def _draw(self, now: float) -> Group:
         slots = Table.grid(padding=(0, 1), expand=False)
         slots.add_column(justify="right", no_wrap=True)
         slots.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
@@ -131,10 +139,3 @@ class LiveReporter:
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
-
-
-def make_printable(text: str) -> str:
-    """The text without control characters: what a build prints must not drive the terminal."""
-    return "".join(
-        char if char.isprintable() or char in "\t\n" else repr(char)[1:-1] for char in text
-    )

@@ -183,7 +183,7 @@ def test_the_name_that_morph_is_called_by_names_its_files(tmp_path: Path) -> Non
 def test_processed_configuration(tmp_path: Path) -> None:
     env = {"MORPH_DUMP_PROCESSED_CONFIG": ""}
     ran = run_morph(
-        "--trove-host=t", "--trove-id=mine", "--repo-alias=a=b#c", home=tmp_path, env=env
+        "--trove-host=t", "--trove-id=mine", "--repo-alias=aa=b#c", home=tmp_path, env=env
     )
     assert (ran.status, ran.err) == (0, "")
     lines = dict(line.partition(" = ")[::2] for line in ran.out.splitlines())
@@ -194,7 +194,7 @@ def test_processed_configuration(tmp_path: Path) -> None:
         "baserock=git://t/baserock/%s#ssh://git@t/baserock/%s",
         "upstream=git://t/delta/%s#ssh://git@t/delta/%s",
         "mine=ssh://git@t/mine/%s#ssh://git@t/mine/%s",
-        "a=b#c",
+        "aa=b#c",
     }
     assert not (tmp_path / "morph_tmp").exists()
 

@@ -1,0 +1,23 @@
+"""Text from outside, made fit to be shown: names, logs and messages may hold any bytes."""
+
+from __future__ import annotations
+
+
+def make_valid(value: object) -> object:
+    """`value`, made of plain types, with bytes that were no UTF-8 written as escapes."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {make_valid(key): make_valid(item) for key, item in value.items()}
+        case list() | tuple():
+            return [make_valid(item) for item in value]
+        case _:
+            return value
+
+
+def make_printable(text: str) -> str:
+    """The text without control characters: what a build prints must not drive the terminal."""
+    return "".join(
+        char if char.isprintable() or char in "\t\n" else repr(char)[1:-1] for char in text
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from morphlib.definitions import documents
+from morphlib.definitions.check import unknown_artifacts
 from morphlib.definitions.locate import Locator
 from morphlib.definitions.models import (
     BuildSystem,
@@ -35,7 +36,7 @@ from morphlib.definitions.typed import (
     make_stratum,
     make_system,
 )
-from morphlib.errors import Location, MorphError, MorphErrors, Reason
+from morphlib.errors import Location, MorphError, MorphErrors, Reason, raise_all
 
 Warn = Callable[[str], None]
 
@@ -52,6 +53,7 @@ class Loader:
         self.loaded: dict[str, Morphology] = {}
         self.broken: set[str] = set()  # files that are there, but can't be used
         self.absent: set[str] = set()
+        self.usable_defaults = True
         self.version = self._load_version()
         self.defaults = self._load_defaults()
 
@@ -112,6 +114,13 @@ class Loader:
             clusters={path: item for path, item in loaded if isinstance(item, Cluster)},
         )
 
+    def warn_of_unknown_artifacts(self, definitions: Definitions) -> None:
+        """Warn of `artifacts` that nothing produces: old definitions have them, and they build."""
+        systems, strata = definitions.systems.values(), definitions.strata.values()
+        for error in unknown_artifacts(definitions, systems, strata) if not self.errors else ():
+            if error.location:
+                self.warnings.append((error.location, f"{error.message}. {error.hint}"))
+
     def finish(self, warn: Warn) -> None:
         """Tell all warnings, then raise all errors, with the lines of their places."""
         locator = Locator(self.reader)
@@ -155,8 +164,9 @@ class Loader:
                 return _NO_DEFAULTS
             document = self._parse("DEFAULTS", text)
         except MorphError as error:
-            self.errors.append(error)
-            return _NO_DEFAULTS
+            # Without build systems every chunk would look wrong, so this is all there is to say.
+            raise_all(Locator(self.reader).locate_error(one) for one in [*self.errors, error])
+            raise
         problems = Problems({} if document is None else document, "DEFAULTS")
         documents.DEFAULTS.check(problems.document, (), problems)
         for problem in problems.errors:
@@ -164,7 +174,10 @@ class Loader:
             self.errors.append(
                 _error(Location("DEFAULTS", keys=problem.keys), text_of_problem, problem.hint)
             )
-        return _NO_DEFAULTS if problems.errors else make_defaults(problems.document)
+        if problems.errors:
+            self.usable_defaults = False
+            return _named_build_systems(problems.document)
+        return make_defaults(problems.document)
 
     def _parse(self, path: str, text: bytes) -> Any:
         def duplicate(found: DuplicateKey) -> None:
@@ -234,8 +247,10 @@ def load_systems(reader: FileReader, paths: Sequence[str], *, warn: Warn) -> Def
         elif not isinstance(found := loader.loaded.get(path), System | None):
             loader.errors.append(_not_a_system(path, found))
     loader.check_references()
+    definitions = loader.definitions()
+    loader.warn_of_unknown_artifacts(definitions)
     loader.finish(warn)
-    return loader.definitions()
+    return definitions
 
 
 def load_morphology(reader: FileReader, path: str) -> Morphology:
@@ -279,6 +294,15 @@ def _record_for(path: str, document: Any) -> Record:
             f"Kinds are {', '.join(Kind)}.",
         )
     return documents.KINDS[Kind(kind)]
+
+
+def _named_build_systems(document: Any) -> Defaults:
+    """The names in a wrong DEFAULTS file, so that what uses them isn't reported as well."""
+    systems = document.get("build-systems") if isinstance(document, dict) else None
+    names = [str(name) for name in systems] if isinstance(systems, dict) else []
+    return Defaults(
+        {name: BuildSystem(name, {}) for name in ["manual", *names]}, CATCH_ALL, CATCH_ALL
+    )
 
 
 def _version_of(document: Any, text: bytes) -> int:

@@ -16,6 +16,8 @@ from morphlib.definitions.models import (
 )
 from morphlib.errors import Location, MorphError, Reason
 
+_PATHS = "Paths are relative to the root of the definitions repository, and end in .morph."
+
 
 class Reference(NamedTuple):
     """That the definition at `location` refers to a file, which must be of a kind."""
@@ -90,7 +92,7 @@ def _reference_error(reference: Reference, actual: Kind | None) -> MorphError:
         message = f"Couldn't find morphology: {path} referenced in {location.path}"
     else:
         message = f"Couldn't find definition file to build: {path} referenced in {location.path}"
-    hint = "Paths are relative to the root of the definitions repository." if not actual else None
+    hint = None if actual else _PATHS
     at = Location(location.path, keys=(*location.keys, "morph"))
     return MorphError(message, reason=Reason.DEFINITION, hint=hint, location=at)
 

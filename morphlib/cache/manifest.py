@@ -1,12 +1,20 @@
-"""What KEY.manifest holds: digest and stamps of each file of a stored source."""
+"""What KEY.manifest holds, a digest and stamps of each file of a source, and checking files by it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import msgspec
+
+_CHUNK = 65536
+_LARGEST = 64 << 20  # of a manifest, in bytes
+
+
+class DamageError(Exception):
+    """A stored file is not what its manifest says; the text says in which way."""
 
 
 class FileStamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,3 +58,39 @@ def digest_file(path: Path) -> tuple[str, os.stat_result]:
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest(), found
+
+
+def verify_file(path: Path, known: FileStamp) -> FileStamp:
+    """The present stamp of an intact file, which is read only if it is another than `known`.
+
+    Raises DamageError if its content is not that which was known, OSError if it can't be read.
+    """
+    try:
+        found = path.lstat()
+        if stamp_of(found, known.sha256) == known:
+            return known
+        if not stat.S_ISREG(found.st_mode):
+            raise DamageError(f"artifact {path} is no longer a file")
+        if found.st_size != known.size:
+            raise DamageError(
+                f"artifact {path} is damaged: {found.st_size} bytes long instead of {known.size}"
+            )
+        digest, found = digest_file(path)
+    except FileNotFoundError as error:
+        raise DamageError(f"artifact {path} has vanished") from error
+    if digest != known.sha256:
+        raise DamageError(f"artifact {path} is damaged: its content has changed")
+    return stamp_of(found, digest)
+
+
+def read_file(path: str) -> bytes | None:
+    """A small file, in as few calls as possible; None if there is none. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        raw = os.read(fd, _CHUNK)
+        return raw + os.read(fd, _LARGEST) if len(raw) == _CHUNK else raw
+    finally:
+        os.close(fd)

@@ -39,12 +39,14 @@ from typing import BinaryIO
 from morphlib.cache.failures import explain_failure, storage_error
 from morphlib.cache.locks import acquire_directory
 from morphlib.cache.manifest import (
-    FileStamp,
+    DamageError,
     Manifest,
     decode_manifest,
     digest_file,
     encode_manifest,
+    read_file,
     stamp_of,
+    verify_file,
 )
 from morphlib.cache.names import (
     LOG_SUFFIX,
@@ -59,7 +61,6 @@ from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status, silence
 
 _MODE = 0o644
-_MANIFEST_LIMIT = 64 << 20
 
 
 class ArtifactStore:
@@ -154,12 +155,13 @@ class ArtifactStore:
                 return False
             renewed = dict(manifest)
             damage: str | None = None
-            for name in names:
-                stamp = self._verify(name, manifest[name])
-                if isinstance(stamp, str):
-                    damage = stamp
-                    break
-                renewed[name] = stamp
+            try:
+                for name in names:
+                    renewed[name] = verify_file(self.directory / name, manifest[name])
+            except DamageError as error:
+                damage = str(error)
+            except OSError as error:
+                raise storage_error(error, "read artifacts", self.directory) from error
             if damage is None and renewed == manifest:
                 return True
             with self._changing():
@@ -174,29 +176,6 @@ class ArtifactStore:
                     pass  # whoever builds it again will hear why it can't be replaced
             self._warn(f"{damage}; it will be built again")
             return False
-
-    def _verify(self, name: str, known: FileStamp) -> FileStamp | str:
-        """The present stamp of an intact file, or what is wrong with it."""
-        path = self.directory / name
-        try:
-            before = os.lstat(path)
-            if stamp_of(before, known.sha256) == known:
-                return known
-            if not stat.S_ISREG(before.st_mode):
-                return f"artifact {path} is no longer a file"
-            if before.st_size != known.size:
-                return (
-                    f"artifact {path} is damaged: {before.st_size} bytes long instead of "
-                    f"{known.size}"
-                )
-            digest, after = digest_file(path)
-        except FileNotFoundError:
-            return f"artifact {path} has vanished"
-        except OSError as error:
-            raise storage_error(error, f"read {name}", self.directory) from error
-        if digest != known.sha256:
-            return f"artifact {path} is damaged: its content has changed"
-        return stamp_of(after, digest)
 
     def _renew(self, key: str, manifest: Manifest) -> None:
         try:
@@ -409,20 +388,9 @@ class ArtifactStore:
     def _read(self, key: str) -> bytes | None:
         """The manifest of `key` as it is on disk, None if there is none."""
         try:
-            fd = os.open(self._prefix + key + MANIFEST_SUFFIX, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+            return read_file(self._prefix + key + MANIFEST_SUFFIX)
         except OSError as error:
             raise storage_error(error, "read a manifest", self.directory) from error
-        try:
-            raw = os.read(fd, 65536)
-            if len(raw) == 65536:
-                raw += os.read(fd, _MANIFEST_LIMIT)
-            return raw
-        except OSError as error:
-            raise storage_error(error, "read a manifest", self.directory) from error
-        finally:
-            os.close(fd)
 
     def _load(self, key: str) -> Manifest | None:
         raw = self._read(key)

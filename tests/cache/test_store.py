@@ -277,7 +277,14 @@ def test_a_source_that_is_built_again_while_its_damage_is_found_stays(
         publish(other, KEY, bins=b"one")
         return found
 
-    monkeypatch.setattr("morphlib.cache.store.digest_file", digest_slowly)
+    monkeypatch.setattr("morphlib.cache.manifest.digest_file", digest_slowly)
     assert store.check(KEY, names)
     assert store.path(names[0]).read_bytes() == b"one"
     assert told == []
+
+
+def test_a_source_of_very_many_files_is_stored_like_any_other(store: ArtifactStore) -> None:
+    """Its manifest is larger than what is read at once."""
+    names = publish(store, KEY, **{f"part{number}": b"x" for number in range(400)})
+    assert (store.directory / f"{KEY}.manifest").stat().st_size > 65536
+    assert store.check(KEY, names)

@@ -1,0 +1,455 @@
+"""Bare mirrors of repositories, kept in a cache that several processes share.
+
+Layout of the directory (CACHEDIR/gits):
+
+    NAME/             the mirror of a URL: every ref under its own name. NAME is the URL with each
+                      character that is no letter, digit, % or _ turned into _
+    NAME-DIGEST/      the same where NAME already belongs to another URL (a-b and a_b get the same
+                      name), or is too long for a file name; DIGEST is of the URL
+    NAME.lock         held (flock) by whoever clones or fetches; it tells when that last worked
+                      (URL digest and nanoseconds), so that who waited for it need not fetch again
+    tmp-*             clones under way, each locked by who makes it
+
+A mirror appears by a rename when it is complete. Readers take no lock: objects are only added, and
+nothing ever runs gc on a mirror. `file://` repositories are used where they are, and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from morphlib.errors import MorphError, Reason, raise_all
+from morphlib.events import Listener, Status, silence
+from morphlib.process import ProcessError
+from morphlib.sources.git import run_git
+from morphlib.sources.model import Resolved, Submodule
+from morphlib.sources.names import check_ref, check_url, is_local, is_sha1, local_path, quote_url
+
+if TYPE_CHECKING:
+    from morphlib.cache.locks import Lock
+    from morphlib.definitions.reader import FileReader
+    from morphlib.sources.objects import ObjectReader
+
+_MAX_NAME = 200
+_TEMPORARY = "tmp-"
+
+# The owner of a repository on this machine may be somebody else. A constant text: git hands it to a
+# shell and adds the repository's path, quoted.
+_LOCAL_UPLOAD_PACK = "--upload-pack=git -c 'safe.directory=*' upload-pack"
+
+#: How many repositories are fetched at once. They wait for servers, not for processors.
+PARALLEL_FETCHES = 8
+
+
+class Mirror:
+    """A repository on this machine that can be read: a mirror, or a `file://` repository."""
+
+    def __init__(self, url: str, path: Path, *, is_mirror: bool = True) -> None:
+        """`path` is the git directory."""
+        self.url = url
+        self.path = path
+        self.is_mirror = is_mirror
+        self._objects: ObjectReader | None = None
+
+    @property
+    def objects(self) -> ObjectReader:
+        if self._objects is None:
+            from morphlib.sources.objects import ObjectReader
+
+            self._objects = ObjectReader(self.path)
+        return self._objects
+
+    def resolve(self, ref: str) -> Resolved:
+        """Commit and tree of a ref. Raises MorphError (NOT_FOUND) if it names no commit here."""
+        found = self.objects.resolve(ref)
+        if found is None:
+            raise MorphError(
+                f"Git repository {self.url} has no commit at ref {ref}", reason=Reason.NOT_FOUND
+            )
+        return found
+
+    def has(self, ref: str) -> bool:
+        """Is this commit (40 digits) there?"""
+        return self.objects.has_commit(ref)
+
+    def commit_time(self, commit: str) -> int:
+        """When it was committed, seconds since the epoch."""
+        return self.objects.commit_time(commit)
+
+    def submodules(self, commit: str) -> tuple[Submodule, ...]:
+        """The submodules of a commit, in the order of `.gitmodules`."""
+        from morphlib.sources.submodules import read_submodules
+
+        return read_submodules(self.objects, commit, self.url)
+
+    def read_blob(self, commit_or_tree: str, path: str) -> bytes | None:
+        """The file at `path`, None if there is none. No symlink is followed."""
+        from morphlib.sources.objects import FILE
+
+        entry = self.objects.find(self.objects.tree_of(commit_or_tree), path)
+        return self.objects.blob(entry.id) if entry and entry.kind == FILE else None
+
+    def reader(self, tree: str) -> FileReader:
+        """The files of a tree, for the loading of definitions."""
+        from morphlib.sources.treereader import TreeReader
+
+        return TreeReader(self.objects, tree)
+
+    def export(self, tree: str, into: Path, *, mtime: int) -> None:
+        """Lay out a tree in a new or empty directory, everything with one modification time."""
+        from morphlib.sources.export import export_tree
+
+        export_tree(self.objects, tree, into, mtime=mtime)
+
+
+class MirrorCache:
+    """The mirrors of one cache directory. Threads and processes may share it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tarball_server: str = "",
+        no_git_update: bool = False,
+        listener: Listener = silence,
+    ) -> None:
+        self.directory = directory
+        self._tarball_server = tarball_server
+        self._no_update = no_git_update
+        self._listener = listener
+        self._guard = threading.Lock()
+        self._mirrors: dict[str, Mirror] = {}
+        self._updated: set[str] = set()  # fetched or cloned in this run
+        self._in_process: dict[str, threading.Lock] = {}
+        self._swept = False
+
+    def has(self, url: str) -> bool:
+        """Is there a mirror of `url` (or is it a local repository, which needs none)?"""
+        return self._open(url) is not None
+
+    def get(self, url: str) -> Mirror:
+        """The mirror of `url` as it is, without network. Raises MorphError if there is none."""
+        mirror = self._open(url)
+        if mirror is None:
+            raise MorphError(
+                f"Repository {url} is not cached yet",
+                reason=Reason.SOURCE,
+                hint="Run again without --no-git-update." if self._no_update else None,
+            )
+        return mirror
+
+    def obtain(self, url: str, refs: Sequence[str] = ()) -> Mirror:
+        """The mirror of `url`, cloned if need be, and updated if need be for `refs`.
+
+        The network is used if there is no mirror, if a commit id is missing in it, or, once in a
+        run, for a ref that is not a full commit id. Whether the refs exist then is for
+        `Mirror.resolve` to say. Raises MorphError if the repository can't be had.
+        """
+        for ref in refs:
+            check_ref(ref)
+        mirror = self._open(url)
+        if self._no_update or (mirror is not None and not mirror.is_mirror):
+            return self.get(url)
+        if mirror is not None and not self._needs_update(mirror, refs):
+            self._chat(f"Not updating git repository {url}: it has all refs that are needed")
+            return mirror
+        started = time.time_ns()
+        with self._lock_of(url), self._lock_file(url) as held:
+            mirror = self._open(url)
+            if mirror is None:
+                mirror = self._clone(url)
+            elif self._needs_update(mirror, refs):
+                if _read_success(held, url) < started or self._lacks(mirror, refs):
+                    self._update(mirror, refs)
+            else:
+                return mirror
+            _note_success(held, url)
+            with self._guard:
+                self._updated.add(url)
+        return mirror
+
+    def obtain_many(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Mirror]:
+        """`obtain` for several repositories (URL -> refs) at once. Raises all errors together."""
+        found, errors = self.try_obtain_many(wanted)
+        raise_all(errors.values())
+        return found
+
+    def try_obtain_many(
+        self, wanted: Mapping[str, Sequence[str]]
+    ) -> tuple[dict[str, Mirror], dict[str, MorphError]]:
+        """Like `obtain_many`, with what failed (by URL) given back instead of raised."""
+        found: dict[str, Mirror] = {}
+        errors: dict[str, MorphError] = {}
+
+        def obtain(url: str) -> None:
+            try:
+                found[url] = self.obtain(url, wanted[url])
+            except MorphError as error:
+                errors[url] = error
+
+        for_each(obtain, list(wanted))
+        return {u: found[u] for u in wanted if u in found}, {
+            u: errors[u] for u in wanted if u in errors
+        }
+
+    def _open(self, url: str) -> Mirror | None:
+        """The mirror of `url` if there is one. Raises MorphError for a hostile URL, or for a
+        `file://` URL without a repository."""
+        mirror = self._mirrors.get(url)
+        if mirror is not None:
+            return mirror
+        check_url(url)
+        path = local_path(url)
+        if path is not None:
+            mirror = Mirror(url, _find_local(url, path), is_mirror=False)
+        else:
+            for candidate in self._candidates(url):
+                if read_origin(candidate) == origin_of(url):
+                    mirror = Mirror(url, candidate)
+                    break
+        if mirror is not None:
+            with self._guard:
+                mirror = self._mirrors.setdefault(url, mirror)
+        return mirror
+
+    def _candidates(self, url: str) -> Iterable[Path]:
+        """Where the mirror of `url` may be, best first."""
+        name = quote_url(url)
+        if len(name) <= _MAX_NAME:
+            yield self.directory / name
+        yield self.directory / f"{name[:_MAX_NAME]}-{_digest(url)}"
+
+    def _needs_update(self, mirror: Mirror, refs: Sequence[str]) -> bool:
+        if mirror.url in self._updated:
+            return False  # what is not there now will not be there in a moment
+        return any(not is_sha1(ref) for ref in refs) or self._lacks(mirror, refs)
+
+    @staticmethod
+    def _lacks(mirror: Mirror, refs: Sequence[str]) -> bool:
+        return any(is_sha1(ref) and not mirror.has(ref) for ref in refs)
+
+    def _lock_of(self, url: str) -> threading.Lock:
+        """Keeps threads of this process from waiting for each other in the kernel."""
+        with self._guard:
+            return self._in_process.setdefault(url, threading.Lock())
+
+    def _lock_file(self, url: str) -> Lock:
+        from morphlib.cache.locks import acquire
+
+        self._make_directory()
+        # By the plain name, so that URLs which compete for it exclude each other.
+        held = acquire(self.directory / f"{quote_url(url)[:_MAX_NAME]}.lock")
+        assert held is not None
+        return held
+
+    def _make_directory(self) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MorphError(
+                f"Can't make {self.directory}: {error.strerror}", reason=Reason.CACHE
+            ) from error
+        with self._guard:
+            swept, self._swept = self._swept, True
+        if not swept:
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed runs were cloning: what nobody holds the lock of."""
+        from morphlib.cache.locks import acquire_directory
+
+        for path in self.directory.glob(_TEMPORARY + "*"):
+            try:
+                held = acquire_directory(path, blocking=False)
+            except MorphError:
+                continue  # gone meanwhile, or another user's
+            if held is not None:
+                with held:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _clone(self, url: str) -> Mirror:
+        from morphlib.cache.locks import make_locked_directory
+
+        self._tell(f"Cloning {url}")
+        temporary, held = make_locked_directory(self.directory, _TEMPORARY)
+        try:
+            with held:
+                self._fill(url, temporary)
+                path = next(path for path in self._candidates(url) if not path.exists())
+                temporary.chmod(0o755)
+                temporary.rename(path)
+        except StopIteration:
+            raise MorphError(
+                f"The place for the mirror of {url} in {self.directory} is taken",
+                reason=Reason.CACHE,
+                hint=f"Remove {list(self._candidates(url))[-1]}.",
+            ) from None
+        except OSError as error:
+            raise MorphError(
+                f"Can't store the mirror of {url}: {error.strerror}", reason=Reason.CACHE
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        mirror = Mirror(url, path)
+        with self._guard:
+            self._mirrors[url] = mirror
+        return mirror
+
+    def _fill(self, url: str, into: Path) -> None:
+        """Make a mirror in an empty directory, from a tarball or by cloning."""
+        reasons = []
+        if self._tarball_server:
+            self._chat(f"Trying to seed the mirror of {url} from {self._tarball_server}")
+            from morphlib.sources.seeding import seed_mirror
+
+            try:
+                seed_mirror(self._tarball_server, quote_url(url), into)
+                write_mirror_config(into, url)
+                fetch_all(into, url)
+                return
+            except MorphError as error:
+                reasons.append(str(error))
+                self._tell("Using git clone.")
+                _empty(into)
+        try:
+            clone_mirror(url, into)
+            write_mirror_config(into, url)
+        except ProcessError as error:
+            reasons.append(str(error))
+            raise MorphError(
+                f"Cannot find remote git repository: {url}\n" + indent("\n".join(reasons)),
+                reason=Reason.SOURCE,
+                hint="Check the address, and that it can be reached from here.",
+            ) from error
+
+    def _update(self, mirror: Mirror, refs: Sequence[str]) -> None:
+        what = f"ref {refs[0]}" if len(refs) == 1 else f"{len(refs)} refs"
+        self._tell(f"Updating {mirror.url} for {what}")
+        try:
+            fetch_all(mirror.path, mirror.url)
+        except ProcessError as error:
+            raise MorphError(
+                f"Failed to update cached version of repo {mirror.url}\n" + indent(str(error)),
+                reason=Reason.SOURCE,
+                hint="Use --no-git-update to build from the mirror as it is.",
+            ) from error
+
+    def _tell(self, text: str) -> None:
+        self._listener(Status(text=text))
+
+    def _chat(self, text: str) -> None:
+        self._listener(Status(text=text, level="chatty"))
+
+
+def for_each(action: Callable[[str], None], items: Sequence[str]) -> None:
+    """Do `action` for each item, several at a time."""
+    if len(items) <= 1:
+        for item in items:
+            action(item)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PARALLEL_FETCHES, thread_name_prefix="fetch") as pool:
+        for _ in pool.map(action, items):
+            pass
+
+
+def clone_mirror(url: str, into: Path) -> None:
+    """Clone every ref of a repository into an empty directory. Raises ProcessError."""
+    options = ["--mirror", "--quiet", "--no-local", "--template="]
+    if is_local(url):
+        options.append(_LOCAL_UPLOAD_PACK)
+    run_git(["clone", *options, "--end-of-options", origin_of(url), into])
+
+
+def fetch_all(git_dir: Path, url: str) -> None:
+    """Bring a mirror up to date with its origin. Raises ProcessError."""
+    options = ["--prune", "--quiet", "--no-auto-maintenance", "--no-write-fetch-head", "--force"]
+    if is_local(url):
+        options.append(_LOCAL_UPLOAD_PACK)
+    run_git(
+        ["fetch", *options, "--end-of-options", origin_of(url), "+refs/*:refs/*"], git_dir=git_dir
+    )
+
+
+def write_mirror_config(git_dir: Path, url: str) -> None:
+    """Replace a mirror's configuration by the least that it needs, whatever it was."""
+    origin = origin_of(url).replace("\\", "\\\\").replace('"', '\\"')
+    (git_dir / "config").write_bytes(
+        b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+        b'[remote "origin"]\n\turl = "'
+        + os.fsencode(origin)
+        + b'"\n\tfetch = +refs/*:refs/*\n\tmirror = true\n'
+    )
+
+
+def read_origin(git_dir: Path) -> str | None:
+    """The URL of `origin` that a mirror's configuration tells, None if there is none."""
+    from morphlib.sources.gitconfig import parse_config
+
+    try:
+        data = (git_dir / "config").read_bytes()
+    except OSError:
+        return None
+    try:
+        sections = parse_config(data)
+    except ValueError:
+        return None
+    urls = [s.values["url"] for s in sections if s.title == 'remote "origin"' and "url" in s.values]
+    return urls[-1] if urls else None
+
+
+def origin_of(url: str) -> str:
+    """What git is given for `url`: a path is made absolute, for git takes `a:b` for a host."""
+    return str(Path(url).absolute()) if is_local(url) and "://" not in url else url
+
+
+def indent(text: str) -> str:
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _find_local(url: str, path: Path) -> Path:
+    from morphlib.sources.objects import find_git_directory
+
+    found = find_git_directory(path)
+    if found is None:
+        raise MorphError(
+            f"Cannot find remote git repository: {url}\n    {path} is no git repository",
+            reason=Reason.SOURCE,
+        )
+    return found
+
+
+def _note_success(held: Lock, url: str) -> None:
+    """Write down, in a lock file that is held, that `url` was brought up to date just now."""
+    text = f"{_digest(url)} {time.time_ns()}\n".encode()
+    try:
+        os.pwrite(held.fileno(), text, 0)
+    except OSError:
+        pass  # a full disk: others fetch once more than needed
+
+
+def _read_success(held: Lock, url: str) -> int:
+    """When `url` was last brought up to date (nanoseconds since the epoch), 0 if unknown."""
+    words = os.pread(held.fileno(), 200, 0).split()
+    known = len(words) == 2 and words[0].decode("ascii", "replace") == _digest(url)
+    return int(words[1]) if known and words[1].isdigit() else 0
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _empty(directory: Path) -> None:
+    for entry in os.scandir(directory):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            Path(entry.path).unlink()

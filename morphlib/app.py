@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,7 +43,8 @@ def run_program(argv: Sequence[str]) -> int:
     invocation = None
     try:
         invocation = parse_command_line(argv[1:], warn)
-        status = _run(Path(argv[0]).name, argv, invocation)
+        with _profile(os.environ.get("MORPH_PROFILE")):
+            status = _run(Path(argv[0]).name, argv, invocation)
         sys.stdout.flush()
         return status
     except MorphError as error:
@@ -60,6 +61,19 @@ def run_program(argv: Sequence[str]) -> int:
         return _tell_internal_error(invocation)
     except Exception:
         return _tell_internal_error(invocation)
+
+
+@contextmanager
+def _profile(path: str | None) -> Iterator[None]:
+    """Write how much time each function takes to the file, if one is given."""
+    if not path:
+        yield
+        return
+    from cProfile import Profile
+
+    with Profile() as profile:
+        yield
+    profile.dump_stats(path)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

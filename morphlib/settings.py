@@ -265,9 +265,15 @@ class Settings:
         group=Group.BUILD,
     )
 
-    tempdir: Path = _path(_default_tempdir, "directory for temporary files", group=Group.STORAGE)
+    tempdir: Path = _path(
+        _default_tempdir,
+        "directory for temporary files (default: $TMPDIR/morph_tmp, or /tmp/morph_tmp)",
+        group=Group.STORAGE,
+    )
     cachedir: Path = _path(
-        _default_cachedir, "directory for artifacts and mirrors", group=Group.STORAGE
+        _default_cachedir,
+        "directory for artifacts and mirrors (default: ~/.cache/morph)",
+        group=Group.STORAGE,
     )
     compiler_cache_dir: Path | None = _path(
         None, "directory for ccache (default: CACHEDIR/ccache)", group=Group.STORAGE

@@ -200,3 +200,9 @@ def test_a_work_directory_that_others_made_is_refused(tmp_path: Path) -> None:
     ran = run_morph("gc", "--cachedir=c", "--tempdir=t", home=tmp_path)
     assert ran.status == 1
     assert "belongs to somebody else" in ran.err
+
+
+def test_profiles(tmp_path: Path) -> None:
+    ran = run_morph("print-architecture", home=tmp_path, env={"MORPH_PROFILE": "profile"})
+    assert ran.status == 0
+    assert b"print_architecture" in (tmp_path / "profile").read_bytes()

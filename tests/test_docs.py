@@ -1,0 +1,102 @@
+"""Documents that follow from the tables are current.
+
+`python -m tests.test_docs` writes the parts of docs/ that follow from the tables anew.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from morphlib.commands import COMMANDS, command_help
+from morphlib.helptext import help_text
+from morphlib.manpage import fill_template
+from morphlib.settings import Group, table
+from tests.commandline import run_morph
+
+DOCS = Path(__file__).parent.parent / "docs"
+MANUAL = DOCS / "morph.1"
+CONFIGURATION = DOCS / "configuration.md"
+
+_TABLE = re.compile(r"(<!-- The table .*? -->\n)(.*?)(?=\n## Environment)", re.DOTALL)
+
+
+def settings_tables() -> str:
+    """The settings as tables, one for each group."""
+    lines: list[str] = []
+    for group in Group:
+        title = "General options" if group is Group.GENERAL else group.value
+        lines += ["", f"### {title}", "", "| Setting | Value | Meaning |", "|---|---|---|"]
+        for row in table():
+            if row.group is group:
+                names = ", ".join(f"`{name}`" for name in row.names)
+                names += f" (`-{row.letter}`)" if row.letter else ""
+                text = re.sub(r"([<>|{}])", r"\\\1", help_text(row))
+                lines.append(f"| {names} | {row.metavar.lower() or 'flag'} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(text: str) -> str:
+    return _TABLE.sub(lambda found: found[1] + settings_tables(), text)
+
+
+def test_the_settings_in_the_documents_are_current() -> None:
+    text = CONFIGURATION.read_text()
+    assert _TABLE.search(text)
+    assert text == with_tables(text)
+
+
+def test_the_manual_page_is_current() -> None:
+    assert MANUAL.read_text() == fill_template(MANUAL)
+
+
+def test_the_manual_page_is_what_the_option_generates(tmp_path: Path) -> None:
+    template = tmp_path / "x.1"
+    template.write_text(".TH X 1\n.SH SYNOPSIS\nold\n.SH OPTIONS\nold\n.SH OTHER\nkept\n")
+    page = run_morph(f"--generate-manpage={template}", home=tmp_path).out
+    assert page.startswith(".TH X 1\n.SH SYNOPSIS\n.nf\n")
+    assert page.endswith(".SH OTHER\nkept\n")
+    assert "\nold\n" not in page
+    assert "\\-\\-cachedir" in page
+
+
+def test_a_template_that_is_not_there_is_told(tmp_path: Path) -> None:
+    ran = run_morph("--generate-manpage=nowhere", home=tmp_path)
+    assert ran.status == 1
+    assert ran.err.startswith("ERROR: can't read nowhere: ")
+
+
+def test_the_manual_page_can_be_formatted() -> None:
+    try:
+        done = subprocess.run(
+            ["man", "--warnings", "-l", MANUAL],
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80"},
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("man is not installed")
+    if b"minimized" in done.stdout + done.stderr:
+        pytest.skip("man is a stand-in on this minimized system")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--cachedir=DIR" in done.stdout
+
+
+@pytest.mark.parametrize("name", [c.name for c in COMMANDS.values() if not c.hidden])
+def test_every_command_is_documented(name: str) -> None:
+    headings = re.findall(r"^## (.*)$", (DOCS / "commands.md").read_text(), re.MULTILINE)
+    assert name in {word for heading in headings for word in heading.split(", ")}
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    assert len(command_help(COMMANDS[name])) > len(COMMANDS[name].summary) / 2
+    assert COMMANDS[name].summary[0].isupper()
+
+
+if __name__ == "__main__":
+    CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text()))
+    MANUAL.write_text(fill_template(MANUAL))

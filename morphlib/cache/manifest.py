@@ -1,4 +1,4 @@
-"""What KEY.manifest holds, a digest and stamps of each file of a source, and checking files by it."""
+"""What KEY.manifest holds: digests and stamps of files; and how files are checked against it."""
 
 from __future__ import annotations
 

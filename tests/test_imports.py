@@ -6,7 +6,7 @@ Every import counts: those inside functions and those for type checkers too.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,21 +91,6 @@ def test_imports_go_down(name: str) -> None:
         if not is_allowed(room_of(name), room_of(module))
     ]
     assert not wrong, "\n".join(wrong)
-
-
-def test_nothing_but_the_door_for_processes_imports_subprocess() -> None:
-    """Lint says so as well, but can be told to look away."""
-    users = {
-        name
-        for name, path in MODULES.items()
-        for module in _foreign(ast.parse(path.read_bytes()))
-        if module == "subprocess"
-    }
-    assert users == {"morphlib.process"}
-
-
-def _foreign(tree: ast.Module) -> Iterable[str]:
-    return (module.split(".")[0] for module, _ in imported_modules(tree, ""))
 
 
 def parse(text: str, package: str = "morphlib.cache") -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from morphlib.definitions.cycles import find_cycles
+from morphlib.definitions.cycles import cycle_errors, origin_of
 from morphlib.definitions.locate import PlacesError
 from morphlib.definitions.models import (
     BuildMode,
@@ -37,7 +37,7 @@ def check_system(definitions: Definitions, system_path: str) -> list[MorphError]
         errors += check_stratum(stratum)
     if not errors:
         errors += check_composition(definitions, system, strata)
-        errors += cycle_errors(definitions, strata)
+        errors += cycle_errors(strata)
     return errors
 
 
@@ -124,20 +124,16 @@ def _chunk_conflicts(
             chunk = definitions.chunks.get(spec.morph) if spec.morph else None
             name = chunk.name if chunk else spec.name
             first = known.setdefault(name, spec)
-            if first is not spec and _origin(first) != _origin(spec):
+            if first is not spec and origin_of(first) != origin_of(spec):
                 errors.append(_chunk_conflict(system, name, first, spec))
     return errors
-
-
-def _origin(spec: ChunkSpec) -> tuple[str | None, ...]:
-    return (spec.repo, spec.ref, spec.morph, spec.build_system)
 
 
 def _chunk_conflict(system: System, name: str, one: ChunkSpec, other: ChunkSpec) -> MorphError:
     fields = ("repo", "ref", "morph", "build-system")
     differing = [
         field
-        for field, ours, theirs in zip(fields, _origin(one), _origin(other), strict=True)
+        for field, ours, theirs in zip(fields, origin_of(one), origin_of(other), strict=True)
         if ours != theirs
     ]
 
@@ -247,71 +243,4 @@ def _unknown_artifact(
         reason=Reason.DEFINITION,
         hint=f"It has {', '.join(sorted(produced))}.",
         location=Location(path, keys=keys),
-    )
-
-
-def cycle_errors(definitions: Definitions, strata: Sequence[Stratum]) -> list[MorphError]:
-    """Dependencies that go in circles, between strata, between chunks, or through both.
-
-    A chunk needs all that the build-depends of its stratum hold, so a chunk that a stratum shares
-    with one it is built with needs itself.
-    """
-    graph = _dependency_graph(definitions, strata)
-    return [_cycle_error(circle) for circle in find_cycles(graph, lambda node: graph[node])]
-
-
-class _Node:
-    """A stratum, or a chunk wherever it is listed."""
-
-    __slots__ = ("location", "name")
-
-    def __init__(self, name: str, location: Location) -> None:
-        self.name = name
-        self.location = location
-
-
-def _dependency_graph(
-    definitions: Definitions, strata: Sequence[Stratum]
-) -> Mapping[_Node, Sequence[_Node]]:
-    by_path = {
-        stratum.path: _Node(f"stratum {stratum.name}", stratum.location) for stratum in strata
-    }
-    chunks: dict[Hashable, _Node] = {}
-    graph: dict[_Node, list[_Node]] = {node: [] for node in by_path.values()}
-    for stratum in strata:
-        needed = [by_path[path] for path in stratum.build_depends if path in by_path]
-        node = by_path[stratum.path]
-        graph[node] += needed
-        own: dict[str, _Node] = {}
-        for spec in stratum.chunks:
-            chunk = chunks.setdefault(
-                (spec.name, *_origin(spec)), _Node(f"chunk {spec.name}", spec.location)
-            )
-            own[spec.name] = chunk
-            graph.setdefault(chunk, []).extend(needed)
-            if spec.build_mode is not BuildMode.BOOTSTRAP:
-                graph[node].append(chunk)
-        for spec in stratum.chunks:
-            graph[own[spec.name]] += [own[name] for name in spec.build_depends if name in own]
-    return graph
-
-
-def _cycle_error(circle: Sequence[_Node]) -> MorphError:
-    # A circle has no start, so begin where the order of names begins: the same at every run.
-    start = min(range(len(circle)), key=lambda index: circle[index].name)
-    nodes = [*circle[start:], *circle[:start]]
-
-    ends = " and ".join(dict.fromkeys((nodes[0].name, nodes[-1].name)))
-
-    def describe(places: Sequence[Location]) -> str:
-        lines = [
-            f"\n    {node.name} ({place}) needs" for node, place in zip(nodes, places, strict=True)
-        ]
-        return f"Cyclic dependency between {ends}:{''.join(lines)}\n    {nodes[0].name}"
-
-    return PlacesError(
-        describe,
-        [node.location for node in nodes],
-        reason=Reason.GRAPH,
-        hint="Take one of these dependencies away.",
     )

@@ -17,6 +17,9 @@ from morphlib.errors import Location, MorphError, Reason
 #: Definitions need about ten levels. Composing recurses once per level, in C, so it is bounded.
 DEPTH_LIMIT = 100
 
+#: What can't be deeper than this isn't looked at closely.
+_SHALLOW = 2 * DEPTH_LIMIT
+
 #: How many nodes a document may stand for once its aliases are followed.
 EXPANDED_LIMIT = 500_000
 
@@ -216,10 +219,10 @@ def _check_depth(text: bytes) -> None:
     one column. So for nearly all documents cheap counts show that there is no need to look closer.
     """
     brackets = text.count(b"[") + text.count(b"{")
-    if brackets + len(text) // 2 < DEPTH_LIMIT * 5:
+    if brackets + len(text) // 2 < _SHALLOW:
         return
     plain = not text.startswith(_UTF16) and not any(sign in text for sign in _OTHER_BREAKS)
-    if plain and brackets + _deepest_start(text) < DEPTH_LIMIT * 5:
+    if plain and brackets + _deepest_start(text) < _SHALLOW:
         return
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):

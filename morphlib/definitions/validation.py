@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from morphlib.definitions.check import (
     check_composition,
     check_stratum,
-    cycle_errors,
     reached_strata,
     unknown_artifacts,
 )
+from morphlib.definitions.cycles import mixed_cycle_errors, plain_cycle_errors
 from morphlib.definitions.loading import Loader, Warn
 from morphlib.definitions.models import Definitions
 from morphlib.definitions.reader import FileReader
@@ -62,14 +62,13 @@ def _cross_check(definitions: Definitions, *, artifacts: bool) -> list[MorphErro
 
 def _cycles(definitions: Definitions) -> list[MorphError]:
     """Circles, each once. One that shows only when unrelated strata are put together is none."""
-    if not cycle_errors(definitions, list(definitions.strata.values())):
-        return []
+    strata = list(definitions.strata.values())
+    plain = plain_cycle_errors(strata)
+    if plain or not mixed_cycle_errors(strata):
+        return plain
+    roots = [[spec.morph for spec in system.strata] for system in definitions.systems.values()]
     found: dict[str, MorphError] = {}
-    for path in definitions.strata:
-        for error in cycle_errors(definitions, reached_strata(definitions, [path])):
-            found.setdefault(error.message, error)
-    for system in definitions.systems.values():
-        reached = reached_strata(definitions, [spec.morph for spec in system.strata])
-        for error in cycle_errors(definitions, reached):
+    for paths in [*([path] for path in definitions.strata), *roots]:
+        for error in mixed_cycle_errors(reached_strata(definitions, paths)):
             found.setdefault(error.message, error)
     return list(found.values())

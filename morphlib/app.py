@@ -20,7 +20,7 @@ from typing import Any
 from morphlib.commandline import Invocation, parse_command_line
 from morphlib.commands import Needs, find_command
 from morphlib.configfiles import default_files, format_config, read_entries, values_of
-from morphlib.errors import MorphError, Reason
+from morphlib.errors import MorphError, MorphErrors, Reason
 from morphlib.settings import Settings, default_values, derive_settings, table
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 255
@@ -168,7 +168,8 @@ def _tell_error(error: MorphError) -> int:
         sys.stdout.flush()
     except OSError:
         pass  # the error at hand is the one to tell
-    sys.stderr.write(f"ERROR: {error}\n")
+    for each in error.errors if isinstance(error, MorphErrors) else (error,):
+        sys.stderr.write(f"ERROR: {each}\n")
     match error.reason:
         case Reason.USAGE:
             return EXIT_USAGE

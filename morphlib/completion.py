@@ -170,7 +170,12 @@ _morph() {{
     esac
 }}
 
-compdef _morph morph
+# Loaded by the completion system, this file is the function; sourced, it only defines it.
+if [[ $funcstack[1] == _morph ]]; then
+    _morph "$@"
+else
+    compdef _morph morph
+fi
 """
 
 

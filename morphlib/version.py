@@ -16,11 +16,11 @@ def describe_version() -> str:
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / ".git").exists():
         return _commit(checkout) or "unknown"
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import import_module
 
     try:
-        return version("morph")
-    except PackageNotFoundError:
+        return str(import_module("morphlib._version").version)  # written when it is packaged
+    except ModuleNotFoundError:
         return "unknown"
 
 

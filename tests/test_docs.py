@@ -1,6 +1,7 @@
 """Documents that follow from the tables are current.
 
-`python -m tests.test_docs` writes the parts of docs/ that follow from the tables anew.
+`python -m tests.test_docs` writes all that follows from the tables anew: parts of docs/, and
+completions/.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from morphlib.commands import COMMANDS, command_help
+from morphlib.completion import SHELLS, completion_script
 from morphlib.helptext import help_text
 from morphlib.manpage import fill_template
 from morphlib.settings import Group, table
@@ -20,6 +22,8 @@ from tests.commandline import run_morph
 DOCS = Path(__file__).parent.parent / "docs"
 MANUAL = DOCS / "morph.1"
 CONFIGURATION = DOCS / "configuration.md"
+COMPLETIONS = DOCS.parent / "completions"
+FILES_OF_SHELLS = {"bash": "morph", "zsh": "_morph", "fish": "morph.fish"}
 
 _TABLE = re.compile(r"(<!-- The table .*? -->\n)(.*?)(?=\n## Environment)", re.DOTALL)
 
@@ -51,6 +55,11 @@ def test_the_settings_in_the_documents_are_current() -> None:
 
 def test_the_manual_page_is_current() -> None:
     assert MANUAL.read_text() == fill_template(MANUAL)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_completion_scripts_are_current(shell: str) -> None:
+    assert (COMPLETIONS / FILES_OF_SHELLS[shell]).read_text() == completion_script(shell)
 
 
 def test_the_manual_page_is_what_the_option_generates(tmp_path: Path) -> None:
@@ -100,3 +109,5 @@ def test_every_command_has_help(name: str) -> None:
 if __name__ == "__main__":
     CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text()))
     MANUAL.write_text(fill_template(MANUAL))
+    for shell, name in FILES_OF_SHELLS.items():
+        (COMPLETIONS / name).write_text(completion_script(shell))

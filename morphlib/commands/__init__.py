@@ -55,6 +55,7 @@ _COMMANDS = (
     Command("print-architecture", "", "Show the architecture of this machine", Needs.NOTHING),
     Command("show-build-log", "SYSTEM CHUNK", "Print the build log of a chunk"),
     Command("show-dependencies", "(REPO REF MORPHOLOGY)...", "Show what artifacts depend on"),
+    Command("validate", "[FILE...]", "Check definitions and tell all mistakes", Needs.NOTHING),
 )
 
 COMMANDS: Mapping[str, Command] = {command.name: command for command in _COMMANDS}

@@ -131,7 +131,7 @@ def _trove_alias(name: str, host: str, path: str, pull: str, push: str) -> RepoA
 def _add_trove_id(found: dict[str, RepoAlias], host: str, entry: str) -> None:
     if "=" not in entry:
         if _NAME.fullmatch(entry):
-            found.setdefault(entry, _trove_alias(entry, host, entry, "git", "ssh"))
+            found.setdefault(entry, _trove_alias(entry, host, entry, "ssh", "ssh"))
         return
     match = re.fullmatch(r"([a-z][a-z0-9-]+)=([^#]+)#([^#]+)#([^#]+)", entry)
     if match:

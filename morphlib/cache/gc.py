@@ -132,7 +132,7 @@ class _Collection:
             if action.until_enough is not None and not self._is_short(action.until_enough):
                 kept.append(Kept(candidate, "there is room enough"))
                 continue
-            self._listener(Status(text=f"Removing {candidate}: {action.reason}", level="chatty"))
+            self._tell(action)
             try:
                 refusal = self._remove(action)
             except FileNotFoundError:
@@ -145,6 +145,14 @@ class _Collection:
             else:
                 kept.append(Kept(candidate, refusal))
         return kept
+
+    def _tell(self, action: GcAction) -> None:
+        """People see which work directories go; of artifacts there may be thousands."""
+        candidate = action.candidate
+        if candidate.what in (What.STAGING, What.DEPLOYMENT):
+            self._listener(Status(text=f"Removing temp subdirectory: {candidate.name}"))
+        else:
+            self._listener(Status(text=f"Removing {candidate}: {action.reason}", level="chatty"))
 
     def _remove(self, action: GcAction) -> str | None:
         """Remove it unless it is needed after all; then the result says by whom."""

@@ -239,7 +239,7 @@ def test_who_comes_after_the_plan_was_made_is_respected(
 
     def interfere(event: AnyEvent) -> None:
         text = event.text if isinstance(event, Status) else ""
-        if "staging area" in text:
+        if "temp subdirectory" in text:
             held = acquire_directory(area)
             assert held is not None
             locks.append(held)

@@ -107,13 +107,15 @@ class DirectoryReader:
                 raise
             plain = False
             descriptor = os.open(f"{self._root}/{path}", flags)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             if not plain:
-                self._check_real_path(path, str(Path(f"/proc/self/fd/{file.fileno()}").readlink()))
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+                self._check_real_path(path, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _refusal(path, f"{path} is not a file")
-            content = file.read(SIZE_LIMIT + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read(SIZE_LIMIT + 1)
+        finally:
+            os.close(descriptor)
         if len(content) > SIZE_LIMIT:
             raise _refusal(path, f"{path} is larger than {SIZE_LIMIT} bytes")
         return content

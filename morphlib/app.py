@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -59,7 +60,9 @@ def run_program(argv: Sequence[str]) -> int:
         if error.errno in _MACHINE_ERRORS:
             return _tell_error(_machine_error(error))
         return _tell_internal_error(invocation)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("morphlib"):
+            raise  # a library that is not installed
         return _tell_internal_error(invocation)
 
 
@@ -83,8 +86,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _make_streams_safe() -> None:
     """All output is valid UTF-8, whatever the locale and whatever a build prints."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # typeshed says TextIO
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        elif stream is None:
+            # Whoever started us closed it. Its number must not become that of another file.
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the end
 
 
 def warn(text: str) -> None:

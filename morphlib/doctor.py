@@ -28,6 +28,12 @@ _OLDEST_GIT = (2, 38)
 
 _SECONDS_TO_CONNECT = 3.0
 
+_OVERLAY_REMEDY = "Load the module (sudo modprobe overlay), with Linux 5.11 or later."
+_OWNERS_REMEDY = (
+    "Install newuidmap (package uidmap) and run: sudo usermod --add-subuids 100000-165535"
+    " --add-subgids 100000-165535 $USER"
+)
+
 
 class Health(StrEnum):
     """How well something works: BROKEN keeps Morph from building, WEAK does not."""
@@ -96,22 +102,24 @@ def judge_probe(found: Mapping[str, object]) -> Iterator[Finding]:
     """What the probe's result means for building."""
     problems = found["problems"]
     assert isinstance(problems, list)
-    remedy = " ".join(map(str, problems))
+    told = list(map(str, problems))
     if error := found["error"]:
-        fix = remedy or namespace_remedy(read_kernel_setting)
+        fix = " ".join(told) or namespace_remedy(read_kernel_setting)
         yield Finding("sandbox", Health.BROKEN, str(error), fix)
         return
+    about_ids = [text for text in told if "subordinate" in text or "newuidmap" in text]
+    about_mounts = [text for text in told if text not in about_ids]
     yield Finding("sandbox", Health.FINE, "builds run isolated, without network")
     if found["overlay"]:
         yield Finding("overlay", Health.FINE, "staging areas are overlay mounts")
     else:
         text = "no overlay mounts here: staging areas are made of hard links, which takes longer"
-        yield Finding("overlay", Health.WEAK, text, remedy)
+        yield Finding("overlay", Health.WEAK, text, " ".join(about_mounts) or _OVERLAY_REMEDY)
     if found["subordinate_ids"]:
         yield Finding("owners", Health.FINE, "builds can give files any owner")
     else:
         text = "no subordinate ids: builds that give files to other users than root will fail"
-        yield Finding("owners", Health.WEAK, text, remedy)
+        yield Finding("owners", Health.WEAK, text, " ".join(about_ids) or _OWNERS_REMEDY)
 
 
 def probe() -> None:
@@ -126,7 +134,7 @@ def probe() -> None:
         found["subordinate_ids"] = report.subordinate_ids
         found["problems"] = list(report.problems)
         run(["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--", "true"])
-    except MorphError as failure:
+    except (MorphError, OSError) as failure:
         error = str(failure)
     print(json.dumps(found | {"error": error}))
 

@@ -11,7 +11,7 @@ from logging.handlers import RotatingFileHandler, SysLogHandler
 from pathlib import Path
 
 from morphlib.errors import MorphError, Reason
-from morphlib.events import AnyEvent, Listener
+from morphlib.events import AnyEvent, Listener, SourceFailed
 from morphlib.process import quote
 from morphlib.progress.lines import describe
 from morphlib.reporting import hide_credentials, hide_passwords
@@ -46,6 +46,8 @@ def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> List
         for line in describe(event):
             prefix = f"[{line.source}] " if line.source else ""
             logger.log(_LEVELS[line.level], "%s%s", prefix, line.text)
+        if isinstance(event, SourceFailed):
+            _log_build_output(logger, Path(event.log))
         listener(event)
 
     return tell
@@ -58,6 +60,15 @@ def _log_start(logger: logging.Logger, settings: Settings, argv: Sequence[str]) 
         logger.debug("environment: %s=%s", name, hide_credentials(value))
     for name, setting in named_values(settings).items():
         logger.debug("setting: %s = %s", name, hide_credentials(format_value(setting)))
+
+
+def _log_build_output(logger: logging.Logger, path: Path) -> None:
+    try:
+        with path.open(encoding="utf-8", errors="backslashreplace") as lines:
+            for line in lines:
+                logger.info("BUILD OUTPUT: %s", line.rstrip("\n"))
+    except OSError as error:
+        logger.warning("can't read build log %s: %s", path, error.strerror)
 
 
 def _make_handler(settings: Settings) -> logging.Handler:

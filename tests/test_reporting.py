@@ -69,6 +69,28 @@ def test_the_log_begins_with_what_shaped_the_run(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "morph.log").stat().st_mode) == 0o600
 
 
+def test_the_output_of_a_failed_build_is_logged(tmp_path: Path) -> None:
+    output = tmp_path / "build-log"
+    output.write_bytes(b"one\ntw\xff\n")
+    code = f"""
+from morphlib.events import SourceFailed, silence
+from morphlib.logs import add_log
+from morphlib.settings import Settings, default_values
+settings = Settings(**default_values() | {{"log": "l"}})
+event = SourceFailed(
+    name="zlib", key="k", step="build", exit_code=1, log={str(output)!r}, tail=(), staging="",
+    shell="",
+)
+add_log(silence, settings, ["morph"])(event)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(MORPH.parent)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    log = (tmp_path / "l").read_text()
+    assert "ERROR [zlib] Error when running build-commands\n" in log
+    assert "INFO BUILD OUTPUT: one\n" in log
+    assert "INFO BUILD OUTPUT: tw\\xff\n" in log
+
+
 def test_log_level_and_mode(tmp_path: Path) -> None:
     run_morph("doctor", "--log=l", "--log-level=info", "--log-mode=0664", home=tmp_path)
     log = (tmp_path / "l").read_text()
@@ -206,3 +228,60 @@ def test_profiles(tmp_path: Path) -> None:
     ran = run_morph("print-architecture", home=tmp_path, env={"MORPH_PROFILE": "profile"})
     assert ran.status == 0
     assert b"print_architecture" in (tmp_path / "profile").read_bytes()
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_do_no_harm(tmp_path: Path, closed: str) -> None:
+    command = f"{MORPH} --no-default-configs gc --cachedir=c --tempdir=t --log=l {closed}"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
+    assert "ERROR" not in (tmp_path / "l").read_text()
+
+
+def test_what_costs_time_is_not_loaded_in_vain(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from morphlib.app import run_program\n"
+        "assert run_program(['morph', '--no-default-configs', 'print-architecture']) == 0\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(MORPH.parent)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "morphlib.commandline" in loaded
+    heavy = {"yaml", "rich", "pygit2", "logging", "configparser", "http", "tempfile", "sqlite3"}
+    assert not heavy & loaded
+
+
+def test_a_missing_library_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "x.write.help").write_text("help: x")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.modules['yaml'] = None\n"
+        "from morphlib.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            code,
+            str(MORPH.parent),
+            "--no-default-configs",
+            "help",
+            "x.write",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR: Morph needs the Python library yaml\n")

@@ -112,7 +112,12 @@ def test_what_the_probe_means() -> None:
         "sandbox": (Health.BROKEN, "do this")
     }
     assert judge(overlay=False, problems=["do that"])["overlay"] == (Health.WEAK, "do that")
-    assert judge(subordinate_ids=False)["owners"][0] is Health.WEAK
+    health, remedy = judge(subordinate_ids=False)["owners"]
+    assert health is Health.WEAK
+    assert "--add-subuids" in remedy
+    told = ["no subordinate ids: do a", "no overlay: do b"]
+    both = judge(subordinate_ids=False, overlay=False, problems=told)
+    assert (both["owners"][1], both["overlay"][1]) == (told[0], told[1])
 
 
 @pytest.mark.parametrize(

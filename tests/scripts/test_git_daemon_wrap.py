@@ -163,3 +163,12 @@ def test_a_port_file_that_can_not_be_written(tmp_path: Path) -> None:
     assert result.status == 1
     assert "port" in result.err
     assert "Traceback" not in result.err
+
+
+def test_a_signal_ends_it_while_nobody_reads_the_port(tmp_path: Path) -> None:
+    fifo = tmp_path / "port"
+    os.mkfifo(fifo)
+    process = subprocess.Popen([SCRIPTS / "git-daemon-wrap", f"--port-file={fifo}"])
+    time.sleep(0.5)
+    process.terminate()
+    assert process.wait(timeout=20) == -signal.SIGTERM

@@ -20,6 +20,7 @@ from morphlib.definitions.models import (
     System,
 )
 from morphlib.definitions.parsing import DuplicateKey, parse
+from morphlib.definitions.problems import Problem, Problems
 from morphlib.definitions.reader import FileReader
 from morphlib.definitions.references import (
     cluster_references,
@@ -27,7 +28,7 @@ from morphlib.definitions.references import (
     stratum_references,
     system_references,
 )
-from morphlib.definitions.shapes import Problem, Problems, Record
+from morphlib.definitions.shapes import Record
 from morphlib.definitions.typed import (
     CATCH_ALL,
     make_chunk,

@@ -25,7 +25,7 @@ from morphlib.definitions.models import (
     System,
 )
 from morphlib.definitions.names import normalise, sanitise
-from morphlib.definitions.shapes import Keys, Problem, Problems
+from morphlib.definitions.problems import Keys, Problem, Problems
 from morphlib.errors import Location
 
 #: Where a kind has no default split rules, everything goes into one artifact without a suffix.

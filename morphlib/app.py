@@ -23,6 +23,7 @@ from morphlib.commands import Needs, find_command
 from morphlib.configfiles import default_files, format_config, read_entries, values_of
 from morphlib.errors import MorphError, MorphErrors, Reason
 from morphlib.settings import Settings, default_values, derive_settings, table
+from morphlib.values import plain_values
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 255
 
@@ -105,7 +106,7 @@ def _run(program: str, argv: Sequence[str], invocation: Invocation) -> int:
     if "version" in invocation.actions:
         from morphlib.version import describe_version
 
-        print(describe_version())
+        _print_data(invocation, {"version": describe_version()}, describe_version())
         return EXIT_SUCCESS
     files = [] if "no-default-configs" in invocation.actions else default_files(program)
     files += invocation.configs
@@ -115,7 +116,8 @@ def _run(program: str, argv: Sequence[str], invocation: Invocation) -> int:
     values: dict[str, Any] = {**default_values(), **values_of(entries, warn), **invocation.values}
     settings = Settings(**values)
     if "dump-config" in invocation.actions:
-        print(format_config(settings, entries), end="")
+        text = format_config(settings, entries).rstrip("\n")
+        _print_data(invocation, plain_values(settings), text)
         return EXIT_SUCCESS
     if "MORPH_DUMP_PROCESSED_CONFIG" in os.environ:
         from morphlib.commands.common import process_settings
@@ -125,12 +127,24 @@ def _run(program: str, argv: Sequence[str], invocation: Invocation) -> int:
     return _run_command(program, argv, derive_settings(settings), invocation)
 
 
+def _print_data(invocation: Invocation, value: object, text: str) -> None:
+    """Print `value` as JSON if that is asked for, else the text, if there is any."""
+    if invocation.values.get("json"):
+        from morphlib.commands.session import format_json
+
+        print(format_json(value))
+    elif text:
+        print(text)
+
+
 def _inform(files: Sequence[Path], invocation: Invocation) -> bool:
     """Print what needs no configuration. False if nothing of it was asked for."""
     if "list-config-files" in invocation.actions:
-        print("\n".join(map(str, files)))
+        names = [str(path) for path in files]
+        _print_data(invocation, names, "\n".join(names))
     elif "dump-setting-names" in invocation.actions:
-        print("\n".join(row.name for row in table()))
+        names = [row.name for row in table()]
+        _print_data(invocation, names, "\n".join(names))
     elif invocation.template is not None:
         from morphlib.manpage import fill_template
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from morphlib.settings import Kind, Row, Settings, Value, absolute_path, table
 
@@ -87,3 +88,18 @@ def format_value(value: Value) -> str:
 def named_values(settings: Settings) -> dict[str, Value]:
     """The values of all settings by name, in the order of the table."""
     return {row.name: getattr(settings, row.attribute) for row in table()}
+
+
+def plain_values(settings: Settings) -> dict[str, bool | int | str | list[str] | None]:
+    """The values of all settings by name, of types that JSON has."""
+    return {name: _plain(value) for name, value in named_values(settings).items()}
+
+
+def _plain(value: Value) -> bool | int | str | list[str] | None:
+    match value:
+        case Path():
+            return str(value)
+        case tuple():
+            return list(value)
+        case _:
+            return value

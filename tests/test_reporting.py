@@ -86,7 +86,7 @@ add_log(silence, settings, ["morph"])(event)
     environment = {**os.environ, "PYTHONPATH": str(MORPH.parent)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     log = (tmp_path / "l").read_text()
-    assert "ERROR [zlib] Error when running build-commands\n" in log
+    assert "ERROR [zlib] Error when running build-commands (exit code 1)\n" in log
     assert "INFO BUILD OUTPUT: one\n" in log
     assert "INFO BUILD OUTPUT: tw\\xff\n" in log
 

@@ -98,7 +98,8 @@ def _describe_finish(event: SourceFinished) -> Iterator[Line]:
 
 def _describe_failure(event: SourceFailed) -> Iterator[Line]:
     doing = describe_step(event.step)
-    yield Line(f"Error when {doing[0].lower()}{doing[1:]}", "error", event.name)
+    code = "" if event.exit_code is None else f" (exit code {event.exit_code})"
+    yield Line(f"Error when {doing[0].lower()}{doing[1:]}{code}", "error", event.name)
     if event.log:
         yield Line(f"Build log: {event.log}", "error", event.name)
     if event.staging:

@@ -50,13 +50,14 @@ class PlainReporter:
         if isinstance(event, SourceStarted | SourceFinished):
             prefix = f"[Build {event.index}/{event.total}] [{event.name}] "
             self._prefixes[event.name] = prefix
-        for line in describe(event):
+        for number, line in enumerate(describe(event)):
+            # What helps to mend a failure comes last, where it is seen.
+            if number == 1 and isinstance(event, SourceFailed) and not self._logs_shown:
+                self._copy_log(event.log)
             if line.level == "warning":
                 self._warn(line.text)
             elif line.level in self._levels:
                 self._write(line)
-        if isinstance(event, SourceFailed) and not self._logs_shown:
-            self._copy_log(event.log)
 
     def close(self) -> None:
         self._output.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,6 +160,20 @@ def test_dumped_configurations_can_be_read_back(tmp_path: Path) -> None:
 def test_every_setting_is_dumped_and_named(tmp_path: Path) -> None:
     names = run_morph("--dump-setting-names", home=tmp_path).out.split()
     assert names == list(config(tmp_path)) == [row.name for row in table()]
+
+
+def test_information_as_json(tmp_path: Path) -> None:
+    def read(option: str) -> Any:
+        ran = run_morph(option, "--json", "--config=x", "--worker=a,b", home=tmp_path)
+        assert (ran.status, ran.err) == (0, "")
+        return json.loads(ran.out)
+
+    config = read("--dump-config")
+    assert list(config) == read("--dump-setting-names")
+    assert (config["worker"], config["repo"], config["quiet"]) == (["a", "b"], None, False)
+    assert config["cachedir"] == str(tmp_path / ".cache" / "morph")
+    assert read("--list-config-files") == ["x"]
+    assert len(read("--version")["version"]) >= 40
 
 
 def test_config_files_are_listed_whether_there_or_not(tmp_path: Path) -> None:

@@ -117,17 +117,25 @@ def test_warnings_go_elsewhere_and_are_not_quieted() -> None:
 def test_a_failure_is_followed_by_the_whole_log(tmp_path: Path) -> None:
     log = tmp_path / "k1.build-log"
     log.write_bytes(b"one\n\xff\xfetwo\nthree\n")
-    lines = Report(quiet=True).tell(STARTED, failed(log))
-    assert lines[0] == "2030-01-01 12:00:00 [Build 3/8] [zlib] Error when running build-commands"
-    assert any("sh /t/staging/x.sh" in line for line in lines)
-    assert lines[-4:] == ["one", r"\xff\xfetwo", "three", ""]
+    lines = Report().tell(STARTED, failed(log))
+    prefix = "2030-01-01 12:00:00 [Build 3/8] [zlib]"
+    assert lines[1:] == [
+        f"{prefix} Error when running build-commands (exit code 1)",
+        "one",
+        r"\xff\xfetwo",
+        "three",
+        "",
+        f"{prefix} Build log: {log}",
+        f"{prefix} Staging area kept: /t/staging/x",
+        f"{prefix} To step into it: sh /t/staging/x.sh",
+    ]
 
 
 def test_a_failure_of_morphs_own_step_says_which(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
     lines = Report().tell(failed(log, step="stage"))
-    assert lines[0].endswith("Error when creating staging area")
+    assert lines[0].endswith("Error when creating staging area (exit code 1)")
 
 
 def test_a_log_that_was_shown_is_not_repeated(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class CheckoutReader:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 fd = os.open(f"{self._root}/{path}", flags)
                 with os.fdopen(fd, "rb", buffering=0) as file:
-                    return file.read()
+                    return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else None
         except (NotADirectoryError, IsADirectoryError):
             return None
         except FileNotFoundError:

@@ -1,7 +1,8 @@
 """Remembers which tree each commit has, so that known commits need no repository at all.
 
-One JSON file: {"version": 1, "trees": [[repository as written, commit, tree], ...]}, least recently
-used first. Commits never change, so an entry is valid for ever; the file only has to stay small.
+One JSON file: {"version": 1, "trees": {"COMMIT REPOSITORY": "TREE", ...}} with repositories as they
+are written in definitions, least recently used first. Commits never change, so an entry is valid
+for ever; the file only has to stay small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_ENTRIES = 10_000
 
 class _Document(msgspec.Struct, frozen=True):
     version: Literal[1]
-    trees: list[tuple[str, str, str]]
+    trees: dict[str, str]
 
 
 class RefCache:
@@ -34,8 +35,8 @@ class RefCache:
         self.path = path
         self._limit = limit
         self._listener = listener
-        self._trees: dict[tuple[str, str], str] | None = None
-        self._used: dict[tuple[str, str], str] = {}  # in order of use, the latest last
+        self._trees: dict[str, str] | None = None
+        self._used: dict[str, str] = {}  # in order of use, the latest last
         self._is_changed = False
 
     def load(self) -> None:
@@ -47,18 +48,19 @@ class RefCache:
         """The tree of a commit, None if it is not known (as of anything but a full commit id)."""
         self.load()
         assert self._trees is not None
-        key = (repo, commit)
+        key = f"{commit} {repo}"
         tree = self._trees.get(key)
-        if tree is not None:
-            self._used.pop(key, None)
-            self._used[key] = tree
+        if tree is None or not is_sha1(commit) or not is_sha1(tree):
+            return None
+        self._used.pop(key, None)
+        self._used[key] = tree
         return tree
 
     def put(self, repo: str, commit: str, tree: str) -> None:
         self.load()
         assert self._trees is not None
         assert is_sha1(commit) and is_sha1(tree)
-        key = (repo, commit)
+        key = f"{commit} {repo}"
         self._is_changed = self._is_changed or self._trees.get(key) != tree
         self._trees[key] = tree
         self._used.pop(key, None)
@@ -80,34 +82,28 @@ class RefCache:
                 for key, tree in self._used.items():
                     trees.pop(key, None)
                     trees[key] = tree
-                self._write(list(trees.items())[-self._limit :])
+                self._write(dict(list(trees.items())[-self._limit :]))
         except (OSError, MorphError) as error:
             self._tell(f"Can't write {self.path}: {error}")
         else:
             self._is_changed = False
 
-    def _read(self) -> dict[tuple[str, str], str]:
+    def _read(self) -> dict[str, str]:
         try:
-            document = msgspec.json.decode(self.path.read_bytes(), type=_Document)
+            return msgspec.json.decode(self.path.read_bytes(), type=_Document).trees
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             self._tell(f"Starting an empty cache of refs, for {self.path} is unreadable: {error}")
             return {}
-        trees = {(repo, commit): tree for repo, commit, tree in document.trees}
-        joined = "".join(tree for _, tree in trees.items())
-        if len(joined) != 40 * len(trees) or joined.strip("0123456789abcdef"):
-            trees = {key: tree for key, tree in trees.items() if is_sha1(tree)}
-        return trees
 
-    def _write(self, items: list[tuple[tuple[str, str], str]]) -> None:
-        document = _Document(version=1, trees=[(*key, tree) for key, tree in items])
+    def _write(self, trees: dict[str, str]) -> None:
         import tempfile
 
         fd, name = tempfile.mkstemp(prefix="tmp-trees-", dir=self.path.parent)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.encode(document))
+                file.write(msgspec.json.encode(_Document(version=1, trees=trees)))
             Path(name).chmod(0o644)
             Path(name).replace(self.path)
         except OSError:

@@ -102,7 +102,10 @@ class RemoteResolver:
             data = response.read(_MAX_REPLY + 1)
         if len(data) > _MAX_REPLY:
             raise ValueError("the reply is too long")
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except RecursionError:
+            raise ValueError("the reply is nested too deeply") from None
 
     def _give_up(self, error: Exception) -> None:
         self._is_dead = True

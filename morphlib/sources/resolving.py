@@ -9,7 +9,7 @@ from morphlib.errors import MorphError, raise_all
 from morphlib.sources.aliases import Aliases
 from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.model import SourceRef
-from morphlib.sources.names import check_ref, check_url, is_sha1
+from morphlib.sources.names import check_ref, check_url
 from morphlib.sources.refcache import RefCache
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def resolve_refs(
 def _look_up(pair: Wanted, aliases: Aliases, cache: RefCache) -> SourceRef | None:
     repo, ref = pair
     tree = cache.get(repo, ref)
-    if tree is None or not is_sha1(ref):
+    if tree is None:
         return None
     return SourceRef(repo, aliases.pull_url(repo), ref, ref, tree)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from morphlib.errors import MorphError, Reason
-from morphlib.settings import Kind, Row, Value, table
+from morphlib.rows import Kind, Row, Value
+from morphlib.settings import table
 from morphlib.values import parse_list, parse_value
 
 #: Options that ask for information or choose the configuration, and so are no settings:

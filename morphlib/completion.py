@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from morphlib.commandline import ACTIONS, HIDDEN_ACTIONS, negation, option_names
 from morphlib.commands import COMMANDS, Command
-from morphlib.settings import Kind, table
+from morphlib.rows import Kind
+from morphlib.settings import table
 
 _FILE_OPTIONS = frozenset({"output", "log", "config", "generate-manpage"})
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphlib.errors import Location, MorphError, Reason, raise_all
-from morphlib.settings import Kind, Row, Settings, Value, rows_by_name
+from morphlib.rows import Kind, Row, Value
+from morphlib.settings import Settings, rows_by_name
 from morphlib.values import format_value, named_values, parse_value
 
 _SECTION = re.compile(r"\[(?P<name>[^]]+)\]")

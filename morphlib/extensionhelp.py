@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from morphlib.errors import MorphError, Reason
@@ -9,26 +11,45 @@ from morphlib.errors import MorphError, Reason
 #: The extensions that come with Morph.
 BUILT_IN = Path(__file__).parent / "exts"
 
-KINDS = ("check", "configure", "write")
+#: Kinds that people name; those of the kind `check` go with the `write` extension of their name.
+KINDS = ("configure", "write")
 
 
-def extension_directories() -> list[Path]:
-    """Where extensions are looked for: the definitions checkout, if we are in one, comes first."""
-    here = Path.cwd()
-    checkouts = (path for path in (here, *here.parents) if (path / ".git").exists())
-    return [*([checkout] if (checkout := next(checkouts, None)) else []), BUILT_IN]
+def find_extensions(start: Path) -> dict[str, Path]:
+    """Name with kind -> file, for the checkout around `start` and for what comes with Morph.
+
+    Extensions may be anywhere in the checkout, and win over those of the same name that come with
+    Morph; of several in a checkout, the one nearest to its root does.
+    """
+    found: dict[str, Path] = {}
+    checkout = next((path for path in (start, *start.parents) if (path / ".git").exists()), None)
+    candidates = [*_walk(checkout)] if checkout else []
+    candidates.sort(key=lambda path: (len(path.parts), path))
+    for path in [*candidates, *_walk(BUILT_IN)]:
+        found.setdefault(path.name, path)
+    return found
 
 
-def extension_help(topic: str) -> str:
+def _walk(top: Path) -> Iterator[Path]:
+    suffixes = tuple(f".{kind}" for kind in KINDS)
+    for directory, folders, files in os.walk(top):
+        if directory == str(top) and ".git" in folders:
+            folders.remove(".git")
+        for name in files:
+            if name.endswith(suffixes):
+                yield Path(directory, name)
+
+
+def extension_help(topic: str, start: Path) -> str:
     """The help of the extension NAME.KIND. Raises MorphError if there is no such thing."""
-    name, _, kind = topic.rpartition(".")
-    if not name or kind not in KINDS or "/" in topic:
+    extension = find_extensions(start).get(topic)
+    if extension is None:
         raise MorphError(
             f"Unknown subcommand or extension {topic}",
             reason=Reason.NOT_FOUND,
             hint="See morph --help and morph help-extensions.",
         )
-    for directory in extension_directories():
+    for directory in (extension.parent, BUILT_IN):
         path = directory / f"{topic}.help"
         if path.is_file():
             return _read_help(path)
@@ -48,10 +69,7 @@ def _read_help(path: Path) -> str:
     return text
 
 
-def list_extensions() -> list[str]:
-    """The configure extensions, then the write extensions, each once and sorted."""
-    names: list[str] = []
-    for kind in ("configure", "write"):
-        found = {path.name for top in extension_directories() for path in top.glob(f"*.{kind}")}
-        names += sorted(found)
-    return names
+def list_extensions(start: Path) -> list[str]:
+    """The names of the configure extensions, then of the write extensions, sorted."""
+    names = find_extensions(start)
+    return [name for kind in KINDS for name in sorted(names) if name.endswith(f".{kind}")]

@@ -9,7 +9,8 @@ import click
 
 from morphlib.commandline import ACTIONS, HIDDEN_ACTIONS, negation
 from morphlib.commands import COMMANDS, Command, command_help
-from morphlib.settings import Group, Kind, Row, table
+from morphlib.rows import Group, Kind, Row
+from morphlib.settings import table
 from morphlib.values import format_value
 
 

@@ -10,7 +10,8 @@ from morphlib.commandline import ACTIONS
 from morphlib.commands import COMMANDS
 from morphlib.errors import MorphError, Reason
 from morphlib.helptext import help_text, option_names_text
-from morphlib.settings import Group, table
+from morphlib.rows import Group
+from morphlib.settings import table
 
 
 def fill_template(template: Path) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from morphlib.settings import Kind, Row, Settings, Value, absolute_path, table
+from morphlib.rows import Kind, Row, Value
+from morphlib.settings import Settings, absolute_path, table
 
 _TRUE = frozenset({"yes", "on", "1", "true"})
 _FALSE = frozenset({"no", "off", "0", "false", ""})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from morphlib.configfiles import default_files, parse_entries, read_entries, values_of
 from morphlib.errors import MorphError, MorphErrors, Reason
-from morphlib.settings import Value
+from morphlib.rows import Value
 
 
 def values(text: str) -> dict[str, Value]:

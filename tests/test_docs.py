@@ -16,7 +16,8 @@ from morphlib.commands import COMMANDS, command_help
 from morphlib.completion import SHELLS, completion_script
 from morphlib.helptext import help_text
 from morphlib.manpage import fill_template
-from morphlib.settings import Group, table
+from morphlib.rows import Group
+from morphlib.settings import table
 from tests.commandline import run_morph
 
 DOCS = Path(__file__).parent.parent / "docs"

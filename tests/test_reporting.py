@@ -261,6 +261,7 @@ def test_what_costs_time_is_not_loaded_in_vain(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
+    (tmp_path / "x.write").touch()
     (tmp_path / "x.write.help").write_text("help: x")
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.modules['yaml'] = None\n"

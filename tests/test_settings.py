@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morphlib.rows import Kind
 from morphlib.settings import (
     BUILT_IN_ALIASES,
-    Kind,
     Settings,
     default_values,
     derive_settings,

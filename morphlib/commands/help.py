@@ -7,6 +7,7 @@ that you are in, then among the extensions that come with Morph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from morphlib.commands.session import Session
 
@@ -28,4 +29,4 @@ def show_help(session: Session, arguments: Sequence[str], *, everything: bool) -
     else:
         from morphlib.extensionhelp import extension_help
 
-        session.print(extension_help(arguments[0]).rstrip())
+        session.print(extension_help(arguments[0], Path.cwd()).rstrip())

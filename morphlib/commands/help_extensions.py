@@ -7,13 +7,14 @@ come with Morph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from morphlib.commands.session import Session
 from morphlib.extensionhelp import list_extensions
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:
-    names = list_extensions()
+    names = list_extensions(Path.cwd())
     if session.settings.json:
         session.print_json({"extensions": names})
         return

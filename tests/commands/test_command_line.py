@@ -256,27 +256,56 @@ def test_help_for_a_command(tmp_path: Path) -> None:
     assert run_morph("help", "print-architecture", home=tmp_path).out == ran.out
 
 
-def test_help_for_what_is_not_there(tmp_path: Path) -> None:
-    ran = run_morph("help", "nonsense", home=tmp_path)
+@pytest.mark.parametrize("topic", ["nonsense", "nonsense.write", "../nonsense.write"])
+def test_help_for_what_is_not_there(tmp_path: Path, topic: str) -> None:
+    ran = run_morph("help", topic, home=tmp_path)
     assert ran.status == 1
-    assert "Unknown subcommand or extension nonsense" in ran.err
-    ran = run_morph("help", "nonsense.write", home=tmp_path)
-    assert ran.status == 1
-    assert "Help not available for extension nonsense.write" in ran.err
+    assert f"Unknown subcommand or extension {topic}" in ran.err
+
+
+def make_extensions(root: Path) -> None:
+    folder = root / "extensions"
+    folder.mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / ".git" / "hidden.write").touch()
+    for name in ("mine.write", "mine.configure", "bare.write", "mine.check"):
+        (folder / name).touch()
+    (folder / "mine.write.help").write_text("help: |\n  How to write mine.\n")
 
 
 def test_help_for_an_extension_of_the_checkout(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "mine.write.help").write_text("help: |\n  How to write mine.\n")
-    (tmp_path / "mine.write").touch()
-    (tmp_path / "mine.configure").touch()
+    make_extensions(tmp_path)
     below = tmp_path / "systems"
     below.mkdir()
     ran = run_morph("help", "mine.write", home=tmp_path, cwd=below)
     assert (ran.status, ran.out) == (0, "How to write mine.\n")
-    listed = run_morph("help-extensions", home=tmp_path, cwd=below).out.splitlines()
-    assert listed[0] == "Extensions:"
-    assert listed.index("    mine.configure") < listed.index("    mine.write")
+    ran = run_morph("help", "bare.write", home=tmp_path, cwd=below)
+    assert ran.status == 1
+    assert "Help not available for extension bare.write" in ran.err
+
+
+def test_help_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    make_extensions(tmp_path)
+    for text in ("help: [", "help: 3", "- x"):
+        (tmp_path / "extensions" / "mine.write.help").write_text(text)
+        ran = run_morph("help", "mine.write", home=tmp_path)
+        assert ran.status == 1
+        assert "mine.write.help" in ran.err
+        assert "Traceback" not in ran.err
+
+
+def test_extensions_are_listed(tmp_path: Path) -> None:
+    make_extensions(tmp_path)
+    first, *names = run_morph("help-extensions", home=tmp_path).out.splitlines()
+    assert first == "Extensions:"
+    assert [name for name in names if "mine" in name or "bare" in name] == [
+        "    mine.configure",
+        "    bare.write",
+        "    mine.write",
+    ]
+    assert "    hidden.write" not in names
+    listed = json.loads(run_morph("help-extensions", "--json", home=tmp_path).out)
+    assert listed["extensions"] == [name.strip() for name in names]
 
 
 def test_output_goes_to_a_file(tmp_path: Path) -> None:

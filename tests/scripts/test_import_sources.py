@@ -39,7 +39,14 @@ class Workshop:
         return {entry["name"]: entry for entry in document["sources"]}
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> Result:
-        options = ["--trove", self.trove, "--cache", self.root / "cache", "--apt-etc", self.etc]
+        options: list[str | Path] = [
+            "--trove",
+            self.trove,
+            "--cache",
+            self.root / "cache",
+            "--apt-etc",
+            self.etc,
+        ]
         return run_script("import-sources", self.manifest, *arguments, *options, env=env)
 
     def update(self) -> None:

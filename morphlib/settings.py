@@ -47,7 +47,9 @@ def _default_cachedir() -> Path:
 def absolute_path(text: str) -> Path:
     """The path of that name, seen from the working directory; `~` is the home directory."""
     try:
-        return Path.cwd() / Path(text).expanduser()
+        path = Path(text).expanduser()
+        # Where the working directory was removed, only a relative path is lost.
+        return path if path.is_absolute() else Path.cwd() / path
     except RuntimeError:
         # There is no home directory. A relative path called ~ would be a surprise to clean up.
         return Path("/nonexistent") / text.lstrip("~/")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from morphlib.build.removal import remove_tree
 from morphlib.cache.gc import GcReport, collect
 from morphlib.cache.gcplan import Candidate, GcAction, Limits, Place
 from morphlib.cache.inventory import GcDirectories
@@ -29,6 +30,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         ),
         session.listener,
         dry_run=settings.dry_run,
+        remove_tree=remove_tree,
     )
     if settings.json:
         session.print_json(as_data(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -364,3 +365,44 @@ def test_a_home_is_not_needed(tmp_path: Path) -> None:
         [MORPH, "--dump-config"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_working_directory_that_was_removed_does_no_harm(tmp_path: Path) -> None:
+    command = f"mkdir gone && cd gone && rmdir ../gone && exec {MORPH} print-architecture"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("way", ["bin/morf", "./bin/morf", "../{name}/bin/morf", "morf"])
+def test_morph_finds_itself_through_links_and_the_path(tmp_path: Path, way: str) -> None:
+    (tmp_path / "real").symlink_to(MORPH)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "morf").symlink_to("../real")
+    done = subprocess.run(
+        f"{way.format(name=tmp_path.name)} print-architecture",
+        shell=True,
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_python_environment_of_the_caller_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "morphlib").mkdir()
+    (tmp_path / "morphlib" / "__init__.py").write_text("raise SystemExit('wrong one')")
+    (tmp_path / "click.py").write_text("raise SystemExit('wrong one')")
+    env = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nonexistent"}
+    # Without a .venv the libraries may come from PYTHONPATH, so there only the first half holds.
+    if not (MORPH.parent / ".venv").exists():
+        env = {}
+    ran = run_morph("print-architecture", home=tmp_path, env=env)
+    assert (ran.status, ran.err) == (0, "")

@@ -58,6 +58,10 @@ def run_program(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except OSError as error:
+        if error.errno == errno.ENOENT and error.filename is None:
+            # The one thing that is asked for without naming it.
+            gone = "the working directory is no longer there"
+            return _tell_error(MorphError(gone, reason=Reason.NOT_FOUND))
         if error.errno in _MACHINE_ERRORS:
             return _tell_error(_machine_error(error))
         return _tell_internal_error(invocation)

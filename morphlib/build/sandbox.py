@@ -1,0 +1,268 @@
+"""Sandboxes: where the commands of builds run.
+
+A sandbox is a value. Opening it mounts its root with everything that belongs into it, in the mount
+namespace of the builder; each command then runs below bubblewrap in namespaces of its own, so
+that it sees no process of others, and nothing of it is left when it is over. The network is that
+of the builder: none. Nothing can be written but what is mounted to be written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from morphlib import process
+from morphlib.build import syscalls
+from morphlib.build.sandboxroot import Mount, RootKind, mount_root, unmount_root
+from morphlib.errors import MorphError, Reason
+
+#: What uid 0 of a sandbox may do. It can give files any owner and mode; it can't mount, make
+#: device nodes, trace, or load anything into the kernel.
+CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+
+#: Python ignores some signals and builders more; commands get them all as the kernel has them.
+_SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+_SIGNALS.append(signal.SIGXFSZ)
+
+Argument = str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What a command sees: `root` with `mounts`, `/dev`, `/dev/shm` and `/proc` in it.
+
+    For RootKind.HOST, `root` is an empty directory on which one is put together of the tools of
+    this machine. `environment` is the whole environment; bubblewrap adds PWD. `cwd` is a path
+    inside.
+    """
+
+    root: Path
+    kind: RootKind = RootKind.READ_ONLY
+    mounts: tuple[Mount, ...] = ()
+    environment: Mapping[str, Argument] = field(default_factory=dict)
+    cwd: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended. `status` is its exit status, 128 + N if signal N killed it. The time
+    (seconds) and the peak memory (bytes, of the largest process) are of all that it started."""
+
+    status: int
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+def run_in_sandbox(sandbox: Sandbox, argv: Sequence[Argument], log_fd: int) -> Outcome:
+    """Run one command in a sandbox, with its output going to `log_fd`. See `OpenSandbox.run`."""
+    with open_sandbox(sandbox) as opened:
+        return opened.run(argv, log_fd)
+
+
+@contextlib.contextmanager
+def open_sandbox(sandbox: Sandbox) -> Iterator[OpenSandbox]:
+    """Mount all that belongs to a sandbox, for several commands to run in it.
+
+    To be called in the namespaces of a builder. Raises MorphError (SANDBOX).
+    """
+    try:
+        mount_root(sandbox.root, sandbox.kind, sandbox.mounts)
+    except OSError as error:
+        raise MorphError(
+            f"Can't put a sandbox together: {error}",
+            reason=Reason.SANDBOX,
+            hint="See what morph doctor says.",
+        ) from error
+    try:
+        yield OpenSandbox(sandbox)
+    finally:
+        unmount_root(sandbox.root)
+
+
+class OpenSandbox:
+    """A sandbox in which commands can run, one after another."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        # IPC objects that one chunk leaves are not for the next one to find.
+        syscalls.unshare(syscalls.CLONE_NEWIPC)
+
+    def run(
+        self,
+        argv: Sequence[Argument],
+        log_fd: int,
+        *,
+        environment: Mapping[str, Argument] | None = None,
+    ) -> Outcome:
+        """Run a command to its end; nothing that it started is left then.
+
+        Standard input is empty, standard output and error go to `log_fd`. `environment` takes the
+        place of the sandbox's own. Raises MorphError if there is no sandbox to be had; whatever
+        interrupts the caller kills the command.
+        """
+        environment = self.sandbox.environment if environment is None else environment
+        with _status_pipe() as (reading, writing):
+            command = self._command(argv, environment, writing)
+            if process.on_start is not None:
+                process.on_start(command, {})
+            pid = _spawn(command, log_fd)
+            os.close(writing)
+            try:
+                status, cpu, peak = _wait(pid)
+            except BaseException:
+                _kill(pid)
+                raise
+            if b'"exit-code"' not in os.read(reading, 4096):
+                raise _not_started(status)
+        return Outcome(status, cpu, peak)
+
+    def _command(
+        self, argv: Sequence[Argument], environment: Mapping[str, Argument], status_fd: int
+    ) -> list[Argument]:
+        command: list[Argument] = [
+            find_bubblewrap(),
+            "--dev-bind",
+            os.fspath(self.sandbox.root),
+            "/",
+            "--proc",
+            "/proc",
+            "--unshare-pid",
+            "--die-with-parent",
+            "--json-status-fd",
+            str(status_fd),
+            "--chdir",
+            self.sandbox.cwd,
+            *_CAPABILITY_ARGUMENTS,
+        ]
+        for name, value in environment.items():
+            command += ["--setenv", name, value]
+        return [*command, "--", *argv]
+
+
+_CAPABILITY_ARGUMENTS = (
+    "--cap-drop",
+    "ALL",
+    *(argument for name in CAPABILITIES for argument in ("--cap-add", name)),
+)
+
+
+@cache
+def find_bubblewrap() -> str:
+    """Where bubblewrap is. Raises MorphError if it is not installed."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise MorphError(
+            "bubblewrap, which isolates builds, is not installed",
+            reason=Reason.SANDBOX,
+            hint="Install bwrap (package bubblewrap).",
+        )
+    return str(Path(found).resolve())
+
+
+@contextlib.contextmanager
+def _status_pipe() -> Iterator[tuple[int, int]]:
+    """A pipe on which bubblewrap tells whether it came to start the command."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        with contextlib.suppress(OSError):
+            os.close(writing)
+
+
+def _spawn(command: list[Argument], log_fd: int) -> int:
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # A session of its own: there is no terminal to type into.
+        return os.posix_spawn(
+            command[0],
+            command,
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing, 0),
+                (os.POSIX_SPAWN_DUP2, log_fd, 1),
+                (os.POSIX_SPAWN_DUP2, log_fd, 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=_SIGNALS,
+        )
+    except OSError as error:
+        raise MorphError(f"Can't start bubblewrap: {error}", reason=Reason.SANDBOX) from error
+    finally:
+        os.close(nothing)
+
+
+def _wait(pid: int) -> tuple[int, float, int]:
+    """Wait for a process and all of its group that become ours.
+
+    Bubblewrap ends with the command, but the first process of the command's namespace, which knows
+    what time and memory was used, a moment later: as an orphan it becomes a child of the builder.
+    """
+    status, cpu, peak = 0, 0.0, 0
+    while True:
+        try:
+            ended, wait_status, usage = os.wait4(-pid, 0)
+        except ChildProcessError:
+            return status, cpu, peak * 1024
+        cpu += usage.ru_utime + usage.ru_stime
+        if ended != pid:
+            peak = max(peak, usage.ru_maxrss)
+        else:
+            # Its peak counts what the builder has: they shared memory until it was started.
+            code = os.waitstatus_to_exitcode(wait_status)
+            status = code if code >= 0 else 128 - code
+
+
+def _kill(pid: int) -> None:
+    """Kill bubblewrap, and with it everything in the sandbox, and wait until that is so."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    _wait(pid)
+
+
+def _not_started(status: int) -> MorphError:
+    return MorphError(
+        f"bubblewrap could not make a sandbox (exit status {status})",
+        reason=Reason.SANDBOX,
+        hint="The build log's last line says why; see also what morph doctor says.",
+    )
+
+
+def shell_command(sandbox: Sandbox, argv: Sequence[Argument]) -> str:
+    """A command line that makes a sandbox like this one for anybody, and runs a command in it.
+
+    Its root is `sandbox.root` as a plain directory, or, for RootKind.HOST, the whole of this
+    machine's files, read-only: it is for looking around, not for builds that count.
+    """
+    root = "/" if sandbox.kind is RootKind.HOST else os.fspath(sandbox.root)
+    command: list[Argument] = ["env", "-i", "--", find_bubblewrap(), "--unshare-all"]
+    command += ["--uid", "0", "--gid", "0", "--die-with-parent"]
+    command += ["--bind" if sandbox.kind is RootKind.WRITABLE else "--ro-bind", root, "/"]
+    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
+    for mount in sandbox.mounts:
+        command += mount.as_arguments()
+    command += ["--chdir", sandbox.cwd]
+    for name, value in sandbox.environment.items():
+        command += ["--setenv", name, value]
+    return process.quote([*command, "--", *argv])

@@ -1,0 +1,206 @@
+"""Unpacking archives that nobody vouches for.
+
+Nothing is written outside of the directory that is unpacked into: names that lead out, and names
+below a symlink of the archive itself, are refused, and so are hard links to what is not in the
+archive. Owners, modes and symlinks are kept as they are. Device nodes are not made but returned.
+"""
+
+# Plain text paths here: making Path objects takes longer than the system calls.
+# ruff: noqa: PTH101, PTH102, PTH108, PTH211
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+from pathlib import Path
+from typing import IO
+
+from morphlib.build.members import MTIME_NS, Member, parents
+from morphlib.errors import MorphError, Reason
+
+_CHUNK = 1 << 20
+
+
+def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
+    """Unpack an archive into a new directory, and return the device nodes that are in it.
+
+    A device node is an empty file there. Directories that the archive does not have are made with
+    mode 755. Raises MorphError (CACHE) if the archive is damaged or hostile, or its owners can't
+    be had here.
+    """
+    into.mkdir()
+    try:
+        with tarfile.open(tar, "r:", errorlevel=2) as archive:
+            unpacking = _Unpacking(tar, into)
+            for info in archive:
+                unpacking.add(archive, info)
+            if archive.offset + tarfile.BLOCKSIZE > tar.stat().st_size:
+                raise tarfile.ReadError("its end is missing")
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
+        raise _damaged(tar, str(error)) from error
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EPERM):
+            raise _no_owner(tar, error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(tar, into) from error
+        raise _damaged(tar, str(error)) from error
+    unpacking.finish()
+    return tuple(unpacking.devices.values())
+
+
+class _Unpacking:
+    def __init__(self, tar: Path, into: Path) -> None:
+        self.tar = tar
+        self.top = os.fspath(into) + "/"
+        self.kinds: dict[str, bytes] = {}
+        self.devices: dict[str, Member] = {}
+        self.directories: dict[str, int] = {".": 0o755}
+
+    def add(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        path = self._checked(info.name)
+        if path == ".":
+            if not info.isdir():
+                raise _damaged(self.tar, "its top is not a directory")
+            self.directories["."] = info.mode & 0o7777
+            os.chown(self.top, info.uid, info.gid)
+            return
+        self._make_parents(path)
+        full = self.top + path
+        if info.isdir():
+            self._make_directory(path, full)
+            self.directories[path] = info.mode & 0o7777
+            os.chown(full, info.uid, info.gid, follow_symlinks=False)
+            return
+        self._clear(path, full)
+        self.kinds[path] = info.type
+        if info.islnk():
+            self._link(info, full, path)
+            return
+        if info.issym():
+            os.symlink(info.linkname, full)
+        elif info.isfifo():
+            os.mkfifo(full, 0o600)
+        elif info.ischr() or info.isblk():
+            self._note_device(path, full, info)
+            return
+        elif info.isreg():
+            self._write(archive, info, full)
+        else:
+            raise _damaged(self.tar, f"{info.name!r} is of an unknown type")
+        os.chown(full, info.uid, info.gid, follow_symlinks=False)
+        if not info.issym():
+            os.chmod(full, info.mode & 0o7777)
+        os.utime(full, ns=MTIME_NS, follow_symlinks=False)
+
+    def finish(self) -> None:
+        """Give directories their modes and times, inner ones first."""
+        for path in sorted(self.directories, reverse=True):
+            full = self.top if path == "." else self.top + path
+            os.chmod(full, self.directories[path])
+            os.utime(full, ns=MTIME_NS)
+
+    def _checked(self, name: str) -> str:
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or "\0" in name or not name:
+            raise _damaged(self.tar, f"{name!r} leads out of it")
+        return "/".join(part for part in parts if part not in ("", ".")) or "."
+
+    def _make_parents(self, path: str) -> None:
+        missing = []
+        for parent in parents(path):
+            if self.kinds.get(parent) == tarfile.DIRTYPE:
+                break
+            missing.append(parent)
+        for parent in reversed(missing):
+            if parent in self.kinds:
+                raise _damaged(self.tar, f"{path!r} is below {parent!r}, which is no directory")
+            self._make_directory(parent, self.top + parent)
+            self.directories[parent] = 0o755
+
+    def _make_directory(self, path: str, full: str) -> None:
+        if self.kinds.get(path) == tarfile.DIRTYPE:
+            return
+        self._clear(path, full)
+        os.mkdir(full, 0o700)
+        self.kinds[path] = tarfile.DIRTYPE
+
+    def _clear(self, path: str, full: str) -> None:
+        """Make way for a member whose name is there already."""
+        if path not in self.kinds:
+            return
+        if self.kinds[path] == tarfile.DIRTYPE:
+            raise _damaged(self.tar, f"{path!r} is both a directory and something else")
+        os.unlink(full)
+        self.devices.pop(path, None)
+
+    def _link(self, info: tarfile.TarInfo, full: str, path: str) -> None:
+        target = self._checked(info.linkname)
+        if target == path or self.kinds.get(target) not in (
+            tarfile.REGTYPE,
+            tarfile.AREGTYPE,
+            tarfile.LNKTYPE,
+        ):
+            raise _damaged(self.tar, f"{info.name!r} is a hard link to {info.linkname!r}")
+        os.link(self.top + target, full, follow_symlinks=False)
+
+    def _note_device(self, path: str, full: str, info: tarfile.TarInfo) -> None:
+        kind = stat.S_IFCHR if info.ischr() else stat.S_IFBLK
+        number = os.makedev(info.devmajor, info.devminor)
+        mode = kind | info.mode & 0o7777
+        self.devices[path] = Member(path, mode, info.uid, info.gid, device=number)
+        make_placeholder(full)
+
+    def _write(self, archive: tarfile.TarFile, info: tarfile.TarInfo, full: str) -> None:
+        source = archive.extractfile(info)
+        assert source is not None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(full, flags, 0o600)
+        try:
+            self._copy(source, fd, info.size)
+        finally:
+            os.close(fd)
+
+    def _copy(self, source: IO[bytes], fd: int, size: int) -> None:
+        while size:
+            data = source.read(min(size, _CHUNK))
+            if not data:
+                raise tarfile.ReadError("unexpected end of data")
+            size -= len(data)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
+
+
+def make_placeholder(full: str) -> None:
+    """What stands for a device node in a tree: it hides what is below it and can't be misused."""
+    os.close(os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
+    os.utime(full, ns=MTIME_NS, follow_symlinks=False)
+
+
+def _damaged(tar: Path, why: str) -> MorphError:
+    return MorphError(
+        f"{tar} is damaged: {why}",
+        reason=Reason.CACHE,
+        hint="Remove the file: it will be built or fetched again.",
+    )
+
+
+def _no_owner(tar: Path, error: OSError) -> MorphError:
+    return MorphError(
+        f"{tar} has files of owners that can't be had here: {error}",
+        reason=Reason.SANDBOX,
+        hint=(
+            "Give your user subordinate ids in /etc/subuid and /etc/subgid (see morph doctor),"
+            " or build as root."
+        ),
+    )
+
+
+def _full(tar: Path, into: Path) -> MorphError:
+    return MorphError(
+        f"No space left to unpack {tar} into {into}",
+        reason=Reason.SPACE,
+        hint="Run morph gc, or free some space.",
+    )

@@ -23,6 +23,7 @@ from morphlib.commands import Needs, find_command
 from morphlib.configfiles import default_files, format_config, read_entries, values_of
 from morphlib.errors import MorphError, MorphErrors, Reason
 from morphlib.settings import Settings, default_values, derive_settings, table
+from morphlib.text import make_printable
 from morphlib.values import plain_values
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 255
@@ -49,26 +50,36 @@ def run_program(argv: Sequence[str]) -> int:
             status = _run(Path(argv[0]).name, argv, invocation)
         sys.stdout.flush()
         return status
-    except MorphError as error:
-        return _tell_error(error)
     except KeyboardInterrupt:
         return _tell_error(MorphError("interrupted", reason=Reason.INTERRUPTED))
     except BrokenPipeError:
         # Who read the output has seen enough. Nothing must be flushed into the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
-    except OSError as error:
-        if error.errno == errno.ENOENT and error.filename is None:
-            # The one thing that is asked for without naming it.
-            gone = "the working directory is no longer there"
-            return _tell_error(MorphError(gone, reason=Reason.NOT_FOUND))
-        if error.errno in _MACHINE_ERRORS:
-            return _tell_error(_machine_error(error))
-        return _tell_internal_error(invocation)
     except Exception as error:
+        expected = _as_expected(error)
+        if expected is not None:
+            return _tell_error(expected)
         if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("morphlib"):
             raise  # a library that is not installed
         return _tell_internal_error(invocation)
+
+
+def _as_expected(error: Exception) -> MorphError | None:
+    """The error, if it is the user's or the machine's; None if it is a bug of ours."""
+    if isinstance(error, MorphError):
+        return error
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.ENOENT and error.filename is None:
+        # The one thing that is asked for without naming it.
+        gone = "the working directory is no longer there"
+        return MorphError(gone, reason=Reason.NOT_FOUND)
+    if error.errno in _MACHINE_ERRORS:
+        place = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        reason = Reason.SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Reason.CONFIG
+        return MorphError(f"{place}{error.strerror}", reason=reason)
+    return None
 
 
 @contextmanager
@@ -102,7 +113,7 @@ def _make_streams_safe() -> None:
 
 def warn(text: str) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"WARNING: {text}\n")
+    sys.stderr.write(f"WARNING: {make_printable(text)}\n")
     sys.stderr.flush()
 
 
@@ -195,7 +206,7 @@ def _tell_error(error: MorphError) -> int:
     except OSError:
         pass  # the error at hand is the one to tell
     for each in error.errors if isinstance(error, MorphErrors) else (error,):
-        sys.stderr.write(f"ERROR: {each}\n")
+        sys.stderr.write(f"ERROR: {make_printable(str(each))}\n")
     match error.reason:
         case Reason.USAGE:
             return EXIT_USAGE
@@ -203,12 +214,6 @@ def _tell_error(error: MorphError) -> int:
             return EXIT_INTERRUPTED
         case _:
             return EXIT_FAILURE
-
-
-def _machine_error(error: OSError) -> MorphError:
-    place = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-    reason = Reason.SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT) else Reason.CONFIG
-    return MorphError(f"{place}{error.strerror}", reason=reason)
 
 
 def _tell_internal_error(invocation: Invocation | None) -> int:

@@ -17,7 +17,11 @@ def make_valid(value: object) -> object:
 
 
 def make_printable(text: str) -> str:
-    """The text without control characters: what a build prints must not drive the terminal."""
-    return "".join(
-        char if char.isprintable() or char in "\t\n" else repr(char)[1:-1] for char in text
-    )
+    """The text with control characters escaped: what others wrote must not drive the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\t\n" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode-escape").decode()

@@ -286,3 +286,20 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("ERROR: Morph needs the Python library yaml\n")
+
+
+def test_a_clock_that_was_never_set_is_told(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv.pop(1)); time.time = lambda: 86400.0\n"
+        "from morphlib.app import run_program\n"
+        "sys.exit(run_program(['morph', '--no-default-configs', 'print-architecture']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(MORPH.parent)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ERROR: the system time says 1970, which can't be right\n")

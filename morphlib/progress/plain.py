@@ -14,6 +14,7 @@ from morphlib.events import (
     SourceStarted,
 )
 from morphlib.progress.lines import Line, describe
+from morphlib.text import make_printable
 
 
 class PlainReporter:
@@ -65,7 +66,7 @@ class PlainReporter:
     def _write(self, line: Line) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._clock()))
         prefix = self._prefixes.get(line.source, "")
-        self._output.write(f"{stamp} {prefix}{line.text}\n")
+        self._output.write(f"{stamp} {prefix}{make_printable(line.text)}\n")
         self._output.flush()
 
     def _copy_log(self, log: str) -> None:

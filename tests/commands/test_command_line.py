@@ -417,3 +417,8 @@ def test_the_python_environment_of_the_caller_does_not_count(tmp_path: Path) -> 
         env = {}
     ran = run_morph("print-architecture", home=tmp_path, env=env)
     assert (ran.status, ran.err) == (0, "")
+
+
+def test_messages_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    ran = run_morph("\x1b[2Jcommand", home=tmp_path)
+    assert ran.err.startswith("ERROR: unknown subcommand \\x1b[2Jcommand\n")

@@ -175,9 +175,10 @@ def _run_command(
     words = invocation.words
     if settings.help or settings.help_all:
         words = ("help-all" if settings.help_all else "help", *words)
-    if time.time() < _OLDEST_TIME:
+    now = time.time()
+    if now < _OLDEST_TIME:
         raise MorphError(
-            f"the system time says {time.strftime('%Y', time.gmtime())}, which can't be right",
+            f"the system time says {time.gmtime(now).tm_year}, which can't be right",
             reason=Reason.CONFIG,
             hint="Set the system's clock.",
         )

@@ -74,34 +74,35 @@ def _attach_read_only(fd: int, target: Path) -> None:
 
 def _mount_one_by_one(lower: Sequence[Path], target: Path, options: dict[str, str]) -> None:
     context = syscalls.fsopen("overlay")
-    opened: list[int] = []
     try:
         syscalls.fsconfig(context, "source", "morph")
         for path in reversed(lower):
-            text = os.fspath(path)
-            syscalls.fsconfig(context, "lowerdir+", _fitting(text, opened))
+            _set_directory(context, "lowerdir+", os.fspath(path))
         for key, value in options.items():
-            syscalls.fsconfig(context, key, _fitting(value, opened))
+            _set_directory(context, key, value)
         if options and is_user_namespace():
             syscalls.fsflag(context, "userxattr")
         syscalls.fscreate(context)
         mounted = syscalls.fsmount(context)
     finally:
         os.close(context)
-        for fd in opened:
-            os.close(fd)
     try:
         syscalls.attach(mounted, os.fspath(target))
     finally:
         os.close(mounted)
 
 
-def _fitting(path: str, opened: list[int]) -> str:
-    """`path`, or a short name of the same directory."""
-    if len(os.fsencode(path)) <= syscalls.FSCONFIG_LONGEST:
-        return path
-    opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    return f"/proc/self/fd/{opened[-1]}"
+def _set_directory(context: int, key: str, path: str) -> None:
+    """Name a directory by a descriptor, which the kernel looks up at once.
+
+    The kernel takes no long names, and shows those that it got in every list of mounts: bubblewrap
+    reads that list several times for each command, and builds can see it.
+    """
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.fsconfig(context, key, f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
 
 
 def _mount_at_once(

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from morphlib.build import syscalls
@@ -203,28 +204,31 @@ def _hide(path: str) -> None:
             _attach(syscalls.open_tree("/dev/null", recursive=False), path)
 
 
+def kind_in(root: str | Path, path: str) -> str | None:
+    """What is at a path inside of a root: see `Stack.kind`. The path itself may have no symlinks
+    but at its end."""
+    full = f"{root}/{path}"
+    try:
+        mode = os.lstat(full).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        return "directory"
+    if stat.S_ISLNK(mode):
+        return "link:" + os.readlink(full)
+    return "other"
+
+
 def _target(top: str, path: str, *, make: bool, like: int | None = None) -> str:
     """Where a path inside of a root really is: its symlinks never lead out.
 
     With `make` a missing directory, or file if a file is to be mounted, is made.
     """
-
-    def kind(inside: str) -> str | None:
-        try:
-            mode = os.lstat(f"{top}/{inside}").st_mode
-        except FileNotFoundError:
-            return None
-        if stat.S_ISDIR(mode):
-            return "directory"
-        if stat.S_ISLNK(mode):
-            return "link:" + os.readlink(f"{top}/{inside}")
-        return "other"
-
     parts = [part for part in path.split("/") if part not in ("", ".")]
     place = ""
     for number, part in enumerate(parts):
         inside = f"{place}/{part}".lstrip("/")
-        found = kind(inside)
+        found = kind_in(top, inside)
         is_file = (
             number == len(parts) - 1
             and like is not None
@@ -236,7 +240,7 @@ def _target(top: str, path: str, *, make: bool, like: int | None = None) -> str:
             return f"{top}/{inside}"
         if found is None and make:
             os.mkdir(f"{top}/{inside}")
-        resolved = resolve(kind, inside)
+        resolved = resolve(partial(kind_in, top), inside)
         if resolved is None:
             raise OSError(errno.ENOTDIR, "No directory to mount on", f"{top}/{inside}")
         place = "" if resolved == "." else resolved

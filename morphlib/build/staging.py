@@ -18,6 +18,7 @@ from pathlib import Path
 
 from morphlib.build import syscalls
 from morphlib.build.layers import Layer, load_layer
+from morphlib.build.ldconfig import needs_ldconfig, run_ldconfig
 from morphlib.build.members import MTIME_NS, Member
 from morphlib.build.merging import Arrangement, Stack
 from morphlib.build.overlay import MAX_LAYERS, OverlayUnavailable, mount_overlay
@@ -43,11 +44,20 @@ class Staged:
 
 
 @contextlib.contextmanager
-def stage(layers: Sequence[Layer], mountpoints: Sequence[str], work: Path) -> Iterator[Staged]:
+def stage(
+    layers: Sequence[Layer],
+    mountpoints: Sequence[str],
+    work: Path,
+    *,
+    ldconfig_log: int | None = None,
+) -> Iterator[Staged]:
     """A read-only staging area of layers in the order in which they would be unpacked.
 
     `mountpoints` are paths at which it has directories, whatever the layers have there. It appears
-    as `work`/root; `work` is an existing directory, left as it was. Raises MorphError.
+    as `work`/root; `work` is an existing directory, left as it was. If `ldconfig_log` is given,
+    ldconfig is run for it where it has etc/ld.so.conf, with its output going to this descriptor.
+    Nothing else keeps what has the area from being written to where it has: a sandbox does.
+    Raises MorphError.
     """
     fit = prepare_layers(layers)
     top = work / "top"
@@ -55,8 +65,18 @@ def stage(layers: Sequence[Layer], mountpoints: Sequence[str], work: Path) -> It
         _make_mount_points(top, mountpoints)
     except OSError as error:
         raise _failure(work, error) from error
-    with _staged(fit, top, work, writable=False) as staged:
+    writable = ldconfig_log is not None and needs_ldconfig(_stack(fit).kind)
+    with _staged(fit, top, work, writable=writable) as staged:
+        if ldconfig_log is not None and writable:
+            run_ldconfig(staged.root, work, ldconfig_log)
         yield staged
+
+
+def _stack(layers: Sequence[Layer]) -> Stack:
+    stack = Stack()
+    for layer in layers:
+        stack.push(layer.index)
+    return stack
 
 
 @contextlib.contextmanager

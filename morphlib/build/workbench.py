@@ -1,0 +1,99 @@
+"""What a builder process has at hand while it builds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from morphlib import events
+from morphlib.build.layers import Layer, discard_layer, layer_from_tar, load_layer
+from morphlib.build.model import BuildContext, BuildOptions
+from morphlib.build.slots import BusySlots
+from morphlib.build.staging import fold_layers
+from morphlib.cache.store import ArtifactStore
+from morphlib.errors import MorphError, Reason
+from morphlib.graph.model import ArtifactRef, BuildGraph, Source
+
+
+@dataclass(slots=True)
+class Workbench:
+    """One builder's means. `tell` reaches whoever shows the build."""
+
+    context: BuildContext
+    slot: int
+    busy: BusySlots
+    tell: Callable[[events.AnyEvent], None]
+    #: weaker ways that had to be taken, told once each and recorded with the artifact
+    fallbacks: set[str] = field(default_factory=set)
+
+    @property
+    def graph(self) -> BuildGraph:
+        return self.context.graph
+
+    @property
+    def store(self) -> ArtifactStore:
+        return self.context.store
+
+    @property
+    def options(self) -> BuildOptions:
+        return self.context.options
+
+    def warn(self, text: str) -> None:
+        self.tell(events.Status(text=text, level="warning"))
+
+    def note_fallback(self, why: str | None) -> None:
+        """A weaker way is taken: loud the first time, and recorded with what is built."""
+        if why is not None and why not in self.fallbacks:
+            self.fallbacks.add(why)
+            self.warn(f"{why}: staging areas are made file by file, which is slow")
+
+    def layers_of(self, refs: Iterable[ArtifactRef]) -> list[Layer]:
+        """The layers that hold some chunk artifacts: one a chunk, in the order in which the chunks
+        first occur."""
+        chosen: dict[str, list[str]] = {}
+        for ref in refs:
+            chosen.setdefault(ref.source, []).append(ref.name)
+        return [self._layer(self.graph.source(i), names) for i, names in chosen.items()]
+
+    def _layer(self, source: Source, artifacts: Sequence[str]) -> Layer:
+        directory = self.options.layers / layer_name(source, artifacts)
+        layer = load_layer(directory)
+        return layer if layer is not None else self._unpack(source, artifacts, directory)
+
+    def _unpack(self, source: Source, artifacts: Sequence[str], directory: Path) -> Layer:
+        """Make a layer of stored artifacts: it came from elsewhere, was cleared away or altered."""
+        if directory.exists():
+            self.warn(f"{directory} was altered; it is unpacked again")
+            discard_layer(directory)
+        names = [source.filename(artifact) for artifact in artifacts]
+        if not self.store.check(source.key, names):
+            raise MorphError(
+                f"{source.kind} artifacts of {source.name} vanished or were damaged while they "
+                "were needed",
+                reason=Reason.CACHE,
+                hint="Build again: they will be made anew.",
+            )
+        self.options.layers.mkdir(parents=True, exist_ok=True)
+        if len(names) == 1:
+            return layer_from_tar(self.store.path(names[0]), directory)
+        parts = [directory.with_name(f"{name}.part{os.getpid()}") for name in names]
+        try:
+            layers = [
+                layer_from_tar(self.store.path(name), part)
+                for name, part in zip(names, parts, strict=True)
+            ]
+            return fold_layers(layers, directory)
+        finally:
+            for part in parts:
+                discard_layer(part)
+
+
+def layer_name(source: Source, artifacts: Sequence[str]) -> str:
+    """The name of the directory that holds some artifacts of a chunk, unpacked."""
+    if set(artifacts) == set(source.artifacts):
+        return f"{source.key}.chunk.d"
+    chosen = hashlib.sha256("\0".join(sorted(artifacts)).encode()).hexdigest()
+    return f"{source.key}.chunk+{chosen[:16]}.d"

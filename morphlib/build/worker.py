@@ -1,0 +1,89 @@
+"""The work of one builder process: take a job, build the source, say how it went."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+
+from morphlib import events
+from morphlib.build import model
+from morphlib.build.chunk import build_chunk
+from morphlib.build.model import BuildContext, Built, Failed, Job, Ready, Told, Unusable
+from morphlib.build.namespace import enter_build_namespace
+from morphlib.build.recorder import Recorder
+from morphlib.build.slots import BusySlots
+from morphlib.build.stratum import build_stratum
+from morphlib.build.system import build_system
+from morphlib.build.workbench import Workbench
+from morphlib.definitions.models import Kind
+from morphlib.errors import MorphError, Reason
+from morphlib.graph.model import Source
+
+#: Failures that would befall any other source as well.
+_FATAL = frozenset({Reason.SPACE, Reason.SANDBOX})
+
+
+def work(context: BuildContext, slot: int, busy: BusySlots, connection: Connection) -> None:
+    """Build what the parent asks for until it hangs up."""
+
+    def send(message: model.FromBuilder) -> None:
+        connection.send_bytes(model.encode(message))
+
+    try:
+        report = enter_build_namespace()
+    except MorphError as error:
+        send(Unusable(error.message, error.hint))
+        return
+    send(Ready(report.problems))
+    bench = Workbench(context, slot, busy, lambda event: send(Told(event)))
+    while True:
+        try:
+            job = model.decode_job(connection.recv_bytes())
+        except EOFError:
+            return
+        busy.set(slot, busy=True)
+        try:
+            send(_build(bench, job))
+        finally:
+            busy.set(slot, busy=False)
+
+
+def _build(bench: Workbench, job: Job) -> Built | Failed:
+    source = bench.graph.source(job.source)
+
+    def tell_step(step: str) -> None:
+        bench.tell(events.StepStarted(name=source.name, key=source.key, step=step, slot=job.slot))
+
+    recorder = Recorder(source.kind, tell_step)
+    try:
+        _build_kind(bench, source, recorder)
+    except MorphError as error:
+        message = error.message
+        if source.name not in message:
+            message = f"{source.kind} {source.name}: {message}"
+        return Failed(
+            source=source.id,
+            message=message,
+            reason=error.reason.value,
+            hint=error.hint,
+            duration=recorder.duration,
+            fatal=error.reason in _FATAL,
+        )
+    return Built(
+        source=source.id,
+        duration=recorder.duration,
+        cpu=recorder.cpu,
+        peak_memory=recorder.peak_memory,
+        steps=recorder.steps(),
+    )
+
+
+def _build_kind(bench: Workbench, source: Source, recorder: Recorder) -> None:
+    match source.kind:
+        case Kind.CHUNK:
+            build_chunk(bench, source, recorder)
+        case Kind.STRATUM:
+            build_stratum(bench.context, source, recorder)
+        case Kind.SYSTEM:
+            build_system(bench, source, recorder)
+        case Kind.CLUSTER:
+            raise AssertionError("a cluster is not built")

@@ -1,0 +1,394 @@
+"""The local executor: the parent of this machine's builders.
+
+It takes ready tasks from the schedule, hands them to builders, and tells what happens. Sources are
+fetched by threads beside the builds. Of several processes that share a cache one builds a source,
+the one that holds the lock of its key; the others take what it made.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from types import FrameType
+
+from morphlib import events
+from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
+from morphlib.build.model import (
+    BuildContext,
+    Built,
+    Failed,
+    FromBuilder,
+    Job,
+    OnError,
+    Ready,
+    Told,
+    Unusable,
+)
+from morphlib.build.plan import Plan, inputs
+from morphlib.build.schedule import Schedule, Task, estimate_makespan
+from morphlib.build.sources import git_source
+from morphlib.build.worker import work
+from morphlib.cache.locks import KeyLocks, Lock
+from morphlib.cache.records import BuildRecord, Records
+from morphlib.definitions.models import Kind
+from morphlib.errors import MorphError, Reason
+from morphlib.events import Listener
+from morphlib.graph.model import Source
+from morphlib.sources.pool import fetch_sources
+
+#: Expected seconds of what was never built here.
+_UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
+_FETCHERS = 4
+_POLL = 0.1  # seconds between looks at what another process builds
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a build as tidily as Ctrl-C does."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    caught = (signal.SIGTERM, signal.SIGHUP)
+    before = {signum: signal.signal(signum, interrupt) for signum in caught}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@dataclass(slots=True)
+class _Fetched:
+    """What a fetching thread came back with."""
+
+    source: str
+    error: MorphError | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A source that another process builds."""
+
+    source: Source
+    since: float = field(default_factory=time.monotonic)
+
+
+class LocalBuild:
+    """One build on this machine. `run` carries it out; `built`, `errors`, `failed` and `elsewhere`
+    say how it went."""
+
+    def __init__(
+        self, context: BuildContext, plan: Plan, records: Records, listener: Listener
+    ) -> None:
+        self.context = context
+        self.graph = context.graph
+        self.plan = plan
+        self.records = records
+        self.listener = listener
+        self.built: list[str] = []
+        self.failed = 0
+        self.elsewhere = 0
+        self.errors: list[MorphError] = []
+        self._stopping = False
+        self._locks = KeyLocks(context.options.locks)
+        self._held: dict[str, Lock] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._fetched: SimpleQueue[_Fetched] = SimpleQueue()
+        self._problems: set[str] = set()
+        reached = self.graph.reachable(plan.targets)
+        self._index = {source.id: number for number, source in enumerate(reached, 1)}
+        self._estimates = self._estimate()
+        self.schedule = Schedule(self._tasks())
+
+    # Preparing
+
+    def _estimate(self) -> dict[str, float]:
+        wanted: dict[Kind, list[tuple[str, str]]] = {}
+        for source_id in self.plan.build:
+            source = self.graph.source(source_id)
+            wanted.setdefault(source.kind, []).append((source.name, source.key))
+        found: dict[str, float] = {}
+        for kind, pairs in wanted.items():
+            for name, seconds in self.records.estimate(pairs, kind=kind.value).items():
+                found[f"{kind}:{name}"] = seconds
+        return found
+
+    def _tasks(self) -> list[Task]:
+        building = set(self.plan.build)
+        tasks = []
+        for source_id in self.plan.build:
+            source = self.graph.source(source_id)
+            needs = [needed for needed in inputs(self.graph, source) if needed in building]
+            if source.kind is Kind.CHUNK:
+                fetch = f"fetch:{source_id}"
+                tasks.append(Task(fetch, (), 0.0, "fetch"))
+                needs.append(fetch)
+            cost = self._estimates.get(source_id, _UNKNOWN_COST[source.kind])
+            tasks.append(Task(source_id, tuple(needs), cost))
+        return tasks
+
+    def _expected_time(self, slots: int) -> float | None:
+        """Seconds, where enough of the chunks were built before for this to mean something."""
+        chunks = [i for i in self.plan.build if self.graph.source(i).kind is Kind.CHUNK]
+        known = sum(i in self._estimates for i in chunks)
+        if known * 2 < len(chunks):
+            return None
+        return estimate_makespan(list(self.schedule.tasks.values()), slots)
+
+    # Running
+
+    def run(self) -> None:
+        options = self.context.options
+        chunks = sum(self.graph.source(i).kind is not Kind.STRATUM for i in self.plan.build)
+        slots = max(1, min(options.builders, chunks))
+        # Made here so that all builders share it; see Temporaries.
+        self.context.store.temporary()
+        self.records.close()
+        # Before anything is told: whoever shows it may start a thread, and forking is over then.
+        builders = start_builders(self.context, slots, work)
+        wakeup, self._wake = os.pipe()
+        with ExitStack() as stack:
+            stack.callback(self._release_all)
+            stack.callback(os.close, wakeup)
+            stack.callback(os.close, self._wake)
+            fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
+            stack.callback(fetchers.shutdown, wait=True, cancel_futures=True)
+            stack.callback(lambda: stop_builders(builders))
+            self.listener(
+                events.BuildStarted(
+                    target=self.graph.system.name,
+                    total=self.plan.total,
+                    cached=self.plan.total - len(self.plan.build),
+                    slots=slots,
+                    estimate=self._expected_time(slots),
+                )
+            )
+            self._loop(builders, fetchers, wakeup)
+
+    def _loop(self, builders: list[Builder], fetchers: ThreadPoolExecutor, wakeup: int) -> None:
+        while True:
+            self._look_at_waiting()
+            self._start_fetches(fetchers)
+            self._dispatch(builders)
+            if not self.schedule.running:
+                return
+            assert builders or not any(
+                task in self._index and task not in self._waiting for task in self.schedule.running
+            )
+            for builder in wait_for(builders, wakeup, _POLL if self._waiting else None):
+                message = builder.receive()
+                if message is None:
+                    builders.remove(builder)
+                    self._lost(builder, builders)
+                else:
+                    self._handle(builder, message)
+            self._collect_fetched(wakeup)
+
+    def _start_fetches(self, fetchers: ThreadPoolExecutor) -> None:
+        while not self._stopping and (task := self.schedule.take("fetch")) is not None:
+            fetchers.submit(self._fetch, task.id)
+
+    def _fetch(self, task_id: str) -> None:
+        """In a thread: bring a chunk's sources into the mirrors."""
+        source = self.graph.source(task_id.partition(":")[2])
+        try:
+            fetch_sources([git_source(source)], self.context.mirrors, self.context.aliases)
+            result = _Fetched(task_id)
+        except MorphError as error:
+            result = _Fetched(task_id, error)
+        except Exception as error:
+            message = f"can't fetch {source.name}: {type(error).__name__}: {error}"
+            result = _Fetched(task_id, MorphError(message, reason=Reason.SOURCE))
+        self._fetched.put(result)
+        try:
+            os.write(self._wake, b".")
+        except OSError:
+            pass  # the build ended meanwhile and nobody waits for this any more
+
+    def _collect_fetched(self, wakeup: int) -> None:
+        while not self._fetched.empty():
+            fetched = self._fetched.get()
+            os.read(wakeup, 1)
+            if fetched.error is None:
+                self.schedule.finish(fetched.source)
+            else:
+                self._note_failure(fetched.source, fetched.error)
+
+    def _dispatch(self, builders: Sequence[Builder]) -> None:
+        for builder in builders:
+            while builder.job is None and not self._stopping:
+                task = self.schedule.take()
+                if task is None:
+                    return
+                source = self.graph.source(task.id)
+                held = self._locks.try_acquire(source.key)
+                if held is None:
+                    self._wait_for_other(source)
+                    continue
+                self._held[source.id] = held
+                if self.context.store.check(source.key, source.filenames()):
+                    self._finished_elsewhere(source, 0.0)
+                    continue
+                self._assign(builder, source)
+
+    def _assign(self, builder: Builder, source: Source) -> None:
+        index, total = self._index[source.id], self.plan.total
+        self.listener(
+            events.SourceStarted(
+                name=source.name,
+                kind=source.kind.value,
+                key=source.key,
+                index=index,
+                total=total,
+                slot=builder.slot,
+                estimate=self._estimates.get(source.id),
+            )
+        )
+        builder.assign(Job(source.id, builder.slot, index, total))
+
+    # Sources that another process builds
+
+    def _wait_for_other(self, source: Source) -> None:
+        self._waiting[source.id] = _Waiting(source)
+        holder = self._locks.holder(source.key)
+        by = f" (process {holder})" if holder else ""
+        text = f"Waiting for {source.kind} {source.name}, which another morph builds{by}"
+        self.listener(events.Status(text=text))
+
+    def _look_at_waiting(self) -> None:
+        for source_id, waiting in list(self._waiting.items()):
+            held = self._locks.try_acquire(waiting.source.key)
+            if held is None:
+                continue
+            del self._waiting[source_id]
+            self._held[source_id] = held
+            source = waiting.source
+            if self.context.store.check(source.key, source.filenames()):
+                self._finished_elsewhere(source, time.monotonic() - waiting.since)
+            else:  # whoever built it failed or was killed
+                self._release(source_id)
+                self.schedule.put_back(source_id)
+
+    def _finished_elsewhere(self, source: Source, duration: float) -> None:
+        self._release(source.id)
+        self.schedule.finish(source.id)
+        self.elsewhere += 1
+        self._tell_finished(source, "waited", duration)
+
+    # What builders say
+
+    def _handle(self, builder: Builder, message: FromBuilder) -> None:
+        match message:
+            case Told(event):
+                self.listener(event)
+            case Ready(problems):
+                for problem in problems:
+                    if problem not in self._problems:
+                        self._problems.add(problem)
+                        self.listener(events.Status(text=problem, level="warning"))
+            case Built():
+                builder.job = None
+                self._built(message, builder.slot)
+            case Failed():
+                builder.job = None
+                self._failed(message, builder.slot)
+            case Unusable(message=text, hint=hint):
+                raise MorphError(text, reason=Reason.SANDBOX, hint=hint)
+
+    def _built(self, message: Built, slot: int) -> None:
+        source = self.graph.source(message.source)
+        self._release(source.id)
+        self.schedule.finish(source.id)
+        self.built.append(source.id)
+        self.records.add(
+            BuildRecord(
+                key=source.key,
+                name=source.name,
+                kind=source.kind.value,
+                duration=message.duration,
+                cpu=message.cpu,
+                peak_memory=message.peak_memory,
+                steps=message.steps,
+            )
+        )
+        self.listener(
+            events.SourceFinished(
+                name=source.name,
+                kind=source.kind.value,
+                key=source.key,
+                index=self._index[source.id],
+                total=self.plan.total,
+                outcome="built",
+                duration=message.duration,
+                cpu=message.cpu,
+                peak_memory=message.peak_memory,
+                slot=slot,
+            )
+        )
+
+    def _failed(self, message: Failed, slot: int) -> None:
+        source = self.graph.source(message.source)
+        self._tell_finished(source, "failed", message.duration, slot)
+        error = MorphError(message.message, reason=Reason(message.reason), hint=message.hint)
+        self._note_failure(source.id, error, fatal=message.fatal)
+
+    def _lost(self, builder: Builder, left: Sequence[Builder]) -> None:
+        """A builder ended without being asked to."""
+        how = reap(builder)
+        if builder.job is None:
+            error = MorphError(f"a builder process {how}", reason=Reason.SANDBOX)
+            if not left:
+                raise error
+            self.listener(events.Status(text=error.message, level="warning"))
+            return
+        source = self.graph.source(builder.job.source)
+        self._tell_finished(source, "failed", 0.0, builder.slot)
+        error = MorphError(
+            f"{source.kind} {source.name}: its builder process {how}",
+            reason=Reason.BUILD,
+            hint="If the machine ran out of memory, build with fewer --builders or --max-jobs.",
+        )
+        self._note_failure(source.id, error, fatal=not left)
+
+    def _note_failure(self, task_id: str, error: MorphError, *, fatal: bool = False) -> None:
+        self._release(task_id)
+        self.failed += 1
+        self.errors.append(error)
+        self.schedule.fail(task_id)
+        if fatal or self.context.options.on_error is OnError.STOP:
+            self._stopping = True
+            for source_id in list(self._waiting):
+                del self._waiting[source_id]
+                self.schedule.put_back(source_id)
+
+    def _tell_finished(
+        self, source: Source, outcome: str, duration: float, slot: int | None = None
+    ) -> None:
+        self.listener(
+            events.SourceFinished(
+                name=source.name,
+                kind=source.kind.value,
+                key=source.key,
+                index=self._index[source.id],
+                total=self.plan.total,
+                outcome=outcome,  # type: ignore[arg-type]  # one of the four, by the callers
+                duration=duration,
+                slot=slot,
+            )
+        )
+
+    def _release(self, source_id: str) -> None:
+        held = self._held.pop(source_id, None)
+        if held is not None:
+            held.release()
+
+    def _release_all(self) -> None:
+        for source_id in list(self._held):
+            self._release(source_id)

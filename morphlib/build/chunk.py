@@ -19,6 +19,7 @@ from morphlib.build.metadata import artifact_metadata, encode
 from morphlib.build.recorder import Recorder
 from morphlib.build.sandbox import OpenSandbox, Sandbox, open_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
+from morphlib.build.scratch import scratch_directory
 from morphlib.build.sources import git_source
 from morphlib.build.split import check_leftovers, split_members
 from morphlib.build.staging import stage
@@ -60,6 +61,7 @@ class _ChunkBuild:
         self.install_dir = area.path / f"{source.name}.inst"
         self.temporary = area.path / "tmp"
         self.places = Places.of(source.name, self.recipe.build_mode)
+        self._record: AreaRecord | None = None
 
     # Running the commands
 
@@ -69,22 +71,19 @@ class _ChunkBuild:
             staged_source = self._lay_out()
         with self.recorder.phase("stage"):
             layers = self.bench.layers_of(self.bench.graph.staged(self.source))
-            work = self.area.path / "stage"
-            work.mkdir()
         with ExitStack() as stack:
             with self.recorder.phase("mount", quiet=True):
+                work = stack.enter_context(scratch_directory(self.area.path / "stage"))
                 staged = stack.enter_context(stage(layers, self._mount_points(), work))
                 self.bench.note_fallback(staged.fallback)
-                sandbox = self._sandbox(staged.root, staged_source)
+                sandbox = self._sandbox(staged.root, staged_source, work)
                 opened = stack.enter_context(open_sandbox(sandbox))
-            self.area.record(
-                AreaRecord.of(
-                    self.source.name,
-                    self.source.key,
-                    [layer.directory for layer in layers],
-                    self._mount_points(),
-                    sandbox,
-                )
+            self._record = AreaRecord.of(
+                self.source.name,
+                self.source.key,
+                [layer.directory for layer in layers],
+                self._mount_points(),
+                sandbox,
             )
             self._run_steps(opened, log)
         with self.recorder.phase("determine-splits"):
@@ -112,7 +111,7 @@ class _ChunkBuild:
             names += ["/tmp", "/dev", "/proc"]
         return tuple(name.strip("/") for name in names)
 
-    def _sandbox(self, root: Path, staged: StagedSource) -> Sandbox:
+    def _sandbox(self, root: Path, staged: StagedSource, work: Path) -> Sandbox:
         mounts = [
             Mount(MountKind.WRITABLE, self.places.build, self.build_dir),
             Mount(MountKind.WRITABLE, self.places.install, self.install_dir),
@@ -140,15 +139,16 @@ class _ChunkBuild:
             caller=options.caller,
         )
         return Sandbox(
-            root=root if in_staging else self._empty_root(),
+            root=root if in_staging else self._empty_root(work),
             kind=RootKind.READ_ONLY if in_staging else RootKind.HOST,
             mounts=tuple(mounts),
             environment=environment,
             cwd=self.places.build,
         )
 
-    def _empty_root(self) -> Path:
-        root = self.area.path / "host"
+    @staticmethod
+    def _empty_root(work: Path) -> Path:
+        root = work / "host"
         root.mkdir()
         return root
 
@@ -207,6 +207,8 @@ class _ChunkBuild:
             shutil.copyfileobj(file, os.fdopen(os.dup(1), "wb"))
 
     def _failure(self, step: str, status: int, log: Path) -> MorphError:
+        assert self._record is not None
+        self.area.record(self._record)
         shell = self.area.keep_for_debugging(log, self.bench.options.program)
         final = self.bench.store.log_path(self.source.key)
         tail = log.read_bytes()[-65536:].decode("utf-8", "backslashreplace").splitlines()

@@ -84,22 +84,25 @@ class Stack:
         clashing: set[str] = set()
         for earlier in self.indexes:
             clashing |= clashes(earlier, index)
-        if not any(self._needs_change(index, path) for path in clashing):
+        if not any(self._may_change(index, path) for path in clashing):
             return None
-        return _Rearranging(self, index).arrange()
+        arrangement = _Rearranging(self, index).arrange()
+        unchanged = all(place == path for place, path in arrangement.entries)
+        if unchanged and len(arrangement.entries) == len(index.directories) + len(index.others):
+            return None
+        return arrangement
 
-    def _needs_change(self, index: LayerIndex, path: str) -> bool:
+    def _may_change(self, index: LayerIndex, path: str) -> bool:
+        """Can what a layer has at a path end up elsewhere, or nowhere? Where a symlink leads to
+        depends on the rest of the layer as well."""
         kind = self.kind(path)
-        if path in index.directories:
-            return kind is not None and kind.startswith("link:") and self._leads_to(path)
         if kind == "directory":
-            return True
-        if kind is None or kind == "link:" + index.links.get(path, "\0"):
-            return False
-        return kind.startswith("link:") and self._leads_to(path)
-
-    def _leads_to(self, path: str) -> bool:
-        return resolve(self.kind, path) is not None
+            return path in index.others
+        return (
+            kind is not None
+            and kind.startswith("link:")
+            and kind != "link:" + index.links.get(path, "\0")
+        )
 
 
 def resolve(kind: Callable[[str], str | None], path: str) -> str | None:

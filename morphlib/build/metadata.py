@@ -6,18 +6,19 @@ came from, and which program made it, joins the metadata when a system is assemb
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from morphlib.graph.keys import plain
 from morphlib.graph.model import BuildGraph, Source
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """JSON as people read it: indented by 4, names sorted."""
-    return json.dumps(document, indent=4, sort_keys=True).encode() + b"\n"
+    """JSON as people read it: indented by 4, names sorted, in UTF-8."""
+    return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=4) + b"\n"
 
 
 def artifact_metadata(

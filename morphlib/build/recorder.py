@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from morphlib.build.metadata import encode
 from morphlib.definitions.models import STEPS, Kind
 
 #: Phases that a source's times always name, also where nothing was done in them.
@@ -82,7 +82,7 @@ class Recorder:
             "host": os.uname().nodename,
             **more,
         }
-        return json.dumps(document, indent=4, sort_keys=True).encode() + b"\n"
+        return encode(document)
 
 
 def _own_cpu() -> float:

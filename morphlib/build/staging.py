@@ -50,6 +50,7 @@ def stage(
     work: Path,
     *,
     ldconfig_log: int | None = None,
+    use_overlay: bool = True,
 ) -> Iterator[Staged]:
     """A read-only staging area of layers in the order in which they would be unpacked.
 
@@ -66,7 +67,7 @@ def stage(
     except OSError as error:
         raise _failure(work, error) from error
     writable = ldconfig_log is not None and needs_ldconfig(_stack(fit).kind)
-    with _staged(fit, top, work, writable=writable) as staged:
+    with _staged(fit, top, work, writable=writable, use_overlay=use_overlay) as staged:
         if ldconfig_log is not None and writable:
             run_ldconfig(staged.root, work, ldconfig_log)
         yield staged
@@ -80,15 +81,18 @@ def _stack(layers: Sequence[Layer]) -> Stack:
 
 
 @contextlib.contextmanager
-def stage_writable(layers: Sequence[Layer], work: Path) -> Iterator[Staged]:
+def stage_writable(
+    layers: Sequence[Layer], work: Path, *, use_overlay: bool = True
+) -> Iterator[Staged]:
     """A staging area of layers that can be changed; the layers can't. See `stage`."""
-    with _staged(prepare_layers(layers), None, work, writable=True) as staged:
+    fit = prepare_layers(layers)
+    with _staged(fit, None, work, writable=True, use_overlay=use_overlay) as staged:
         yield staged
 
 
 @contextlib.contextmanager
 def _staged(
-    layers: Sequence[Layer], top: Path | None, work: Path, *, writable: bool
+    layers: Sequence[Layer], top: Path | None, work: Path, *, writable: bool, use_overlay: bool
 ) -> Iterator[Staged]:
     root, upper = work / "root", work / "upper"
     lower = [layer.root for layer in layers] + ([top] if top is not None else [])
@@ -96,6 +100,8 @@ def _staged(
     try:
         try:
             root.mkdir()
+            if not use_overlay:
+                raise OverlayUnavailable("overlay mounts are switched off")
             if writable:
                 _make_upper(upper, layers)
             mount_overlay(

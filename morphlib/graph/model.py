@@ -196,18 +196,23 @@ class BuildGraph:
             masks[source.id] = mask
         return closures
 
+    @cached_property
+    def _bootstrap_artifacts(self) -> frozenset[ArtifactRef]:
+        return frozenset(ref for source, ref in self.walk() if source.is_bootstrap)
+
     def staged(self, source: Source) -> tuple[ArtifactRef, ...]:
         """The chunk artifacts that `source` is built with, in the order in which they are unpacked.
 
         These are all its recursive dependencies; of the bootstrap-mode ones only what the chunk may
         see, which are those of its own stratum.
         """
-        visible = set(source.recipe.bootstrap) if source.recipe else set()
-        return tuple(
-            ref
-            for ref in self._closures[source.id]
-            if ref in visible or not self.by_id[ref.source].is_bootstrap
+        closure = self._closures[source.id]
+        if self._bootstrap_artifacts.isdisjoint(closure):
+            return tuple(closure)
+        hidden = self._bootstrap_artifacts.difference(
+            source.recipe.bootstrap if source.recipe else ()
         )
+        return tuple(ref for ref in closure if ref not in hidden)
 
     def content(self, stratum: Source) -> tuple[ArtifactRef, ...]:
         """The chunk artifacts that make up a stratum artifact, bootstrap ones left out."""

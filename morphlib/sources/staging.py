@@ -123,7 +123,7 @@ def _make_git_directory(
     time: int,
 ) -> None:
     directories = [
-        *("", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"),
+        *("", "objects", "objects/info", "refs"),
         *alternates,
     ]
     files = {

@@ -1,0 +1,310 @@
+"""What a build can and can't do in its sandbox, with real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from morphlib.build.namespace import HOSTNAME
+from morphlib.build.sandbox import (
+    Outcome,
+    Sandbox,
+    open_sandbox,
+    run_in_sandbox,
+    shell_command,
+)
+from morphlib.build.sandboxroot import Mount, MountKind, RootKind
+from morphlib.build.staging import stage
+from tests.build.isolation import Failed, in_namespace, make_layer, tools_layer
+
+MOUNT_POINTS = ["dev", "proc", "tmp", "x.build", "x.inst", "objects"]
+
+
+def _mounts(place: Path) -> tuple[Mount, ...]:
+    for name in ("build", "inst", "tmp", "objects"):
+        (place / name).mkdir(exist_ok=True)
+    return (
+        Mount(MountKind.WRITABLE, "/x.build", place / "build"),
+        Mount(MountKind.WRITABLE, "/x.inst", place / "inst"),
+        Mount(MountKind.WRITABLE, "/tmp", place / "tmp"),
+        Mount(MountKind.READ_ONLY, "/objects", place / "objects"),
+    )
+
+
+def _run(
+    place: Path,
+    user: int,
+    script: str | bytes,
+    *,
+    environment: Mapping[str, str | bytes] | None = None,
+    prepare: Callable[[], object] = lambda: None,
+) -> tuple[Outcome, bytes]:
+    """Run a script in a staging area of a few tools."""
+
+    def work() -> tuple[Outcome, bytes]:
+        prepare()
+        tools = tools_layer(place / "layers")
+        area = place / "area"
+        area.mkdir()
+        log = place / "log"
+        with stage([tools], MOUNT_POINTS, area) as staged, log.open("wb") as file:
+            sandbox = Sandbox(
+                staged.root,
+                mounts=_mounts(place),
+                environment={"PATH": "/bin"} if environment is None else environment,
+                cwd="/x.build",
+            )
+            outcome = run_in_sandbox(sandbox, ["sh", "-x", "-e", "-c", script], file.fileno())
+        return outcome, log.read_bytes()
+
+    return in_namespace(work, user=user)
+
+
+def _run_with_host(place: Path, user: int, script: str) -> tuple[Outcome, bytes]:
+    """Run a script with the tools of this machine."""
+
+    def work() -> tuple[Outcome, bytes]:
+        root = place / "root"
+        root.mkdir()
+        (place / "inst").mkdir()
+        log = place / "log"
+        sandbox = Sandbox(
+            root,
+            RootKind.HOST,
+            (Mount(MountKind.WRITABLE, "/staging/x.inst", place / "inst"),),
+            {"PATH": "/usr/bin:/bin"},
+            cwd="/staging/x.inst",
+        )
+        with log.open("wb") as file:
+            outcome = run_in_sandbox(sandbox, ["sh", "-c", script], file.fileno())
+        return outcome, log.read_bytes()
+
+    return in_namespace(work, user=user)
+
+
+def test_status_and_output_of_a_command(place: Path, user: int) -> None:
+    outcome, log = _run(place, user, "echo out; echo err >&2; exit 7")
+    assert outcome.status == 7
+    assert log == b"+ echo out\nout\n+ echo err\nerr\n+ exit 7\n"
+
+
+def test_killed_command(place: Path, user: int) -> None:
+    assert _run(place, user, "kill -KILL $$")[0].status == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("directory", ["/x.build", "/x.inst", "/tmp", "/dev/shm"])
+def test_writable_directories(place: Path, user: int, directory: str) -> None:
+    outcome, log = _run(place, user, f"echo data > {directory}/file; cat {directory}/file")
+    assert outcome.status == 0, log
+
+
+@pytest.mark.parametrize("path", ["/file", "/bin/sh", "/dev/file", "/objects/file", "/x", "/lib/x"])
+def test_nothing_else_can_be_written(place: Path, user: int, path: str) -> None:
+    outcome, log = _run(place, user, f"echo data > {path}")
+    assert outcome.status != 0
+    assert b"ead-only file system" in log
+
+
+def test_what_is_written_arrives(place: Path, user: int) -> None:
+    _run(place, user, "echo built > /x.inst/file")
+    assert (place / "inst/file").read_text() == "built\n"
+
+
+def test_read_only_mount_can_be_read(place: Path, user: int) -> None:
+    def prepare() -> None:
+        (place / "objects").mkdir()
+        (place / "objects/pack").write_text("an object")
+
+    assert b"an object" in _run(place, user, "cat /objects/pack", prepare=prepare)[1]
+
+
+def test_no_network(place: Path, user: int) -> None:
+    outcome, log = _run(place, user, "cat /proc/net/dev /proc/net/route")
+    assert outcome.status == 0
+    interfaces = [line.split(b":")[0].strip() for line in log.splitlines() if b":" in line]
+    assert interfaces == [b"lo"]
+
+
+def test_other_processes_are_invisible(place: Path, user: int) -> None:
+    _, log = _run(place, user, "echo /proc/[0-9]*")
+    # The first process of the sandbox and the shell.
+    assert log.splitlines()[-1].split() == [b"/proc/1", b"/proc/2"]
+
+
+def test_the_host_is_invisible(place: Path, user: int) -> None:
+    _, log = _run(place, user, f"ls -d /home /root /etc /usr/bin {place} || :")
+    assert log.count(b"No such file") == 5
+
+
+def test_undeclared_dependency_is_invisible(place: Path, user: int) -> None:
+    def prepare() -> None:
+        make_layer(place / "layers", "secret", lambda top: (top / "secret").write_text("x"))
+
+    outcome, log = _run(place, user, "ls /; ls -d /secret", prepare=prepare)
+    assert outcome.status != 0
+    assert b"secret" not in log.splitlines()
+
+
+def test_environment_is_as_given(place: Path, user: int) -> None:
+    environment: dict[str, str | bytes] = {
+        "PATH": "/bin",
+        "BYTES": b"\xff\xfe",
+        "EMPTY": "",
+        "LINES": "a\nb",
+    }
+    _, log = _run(place, user, "/bin/env -0", environment=environment)
+    shown = dict(
+        item.split(b"=", 1) for item in log.split(b"\n", 1)[1].split(b"\0") if b"=" in item
+    )
+    # The shell and bubblewrap add what is theirs.
+    for name in (b"PWD", b"OLDPWD", b"SHLVL", b"_"):
+        shown.pop(name, None)
+    assert shown == {b"PATH": b"/bin", b"BYTES": b"\xff\xfe", b"EMPTY": b"", b"LINES": b"a\nb"}
+
+
+def test_command_of_bytes(place: Path, user: int) -> None:
+    _, log = _run(place, user, b"echo '\xff'")
+    assert log.endswith(b"\xff\n")
+
+
+def test_standard_input_is_empty(place: Path, user: int) -> None:
+    assert _run(place, user, "cat")[0].status == 0
+
+
+def test_uid_0_and_fixed_host_name(place: Path, user: int) -> None:
+    _, log = _run(place, user, "id -u; id -g; cat /proc/sys/kernel/hostname; umask")
+    lines = [line for line in log.splitlines() if not line.startswith(b"+")]
+    assert lines == [b"0", b"0", HOSTNAME.encode(), b"0022"]
+
+
+def test_no_mounts_and_no_device_nodes(place: Path, user: int) -> None:
+    outcome, log = _run(place, user, "mknod /tmp/null c 1 3")
+    assert outcome.status != 0
+    assert b"not permitted" in log
+
+
+def test_capabilities_are_few(place: Path, user: int) -> None:
+    _, log = _run(place, user, "cat /proc/self/status")
+    effective = int(dict(line.split(b":", 1) for line in log.splitlines()[1:])[b"CapEff"], 16)
+    assert effective & (1 << 0)  # CAP_CHOWN
+    for denied in (12, 16, 19, 21, 27):  # NET_ADMIN, SYS_MODULE, SYS_PTRACE, SYS_ADMIN, MKNOD
+        assert not effective & (1 << denied)
+
+
+def test_owners_can_be_given(place: Path, user: int) -> None:
+    outcome, log = _run(
+        place, user, "touch /x.inst/f; chown 7:8 /x.inst/f; stat -c %u:%g /x.inst/f"
+    )
+    if user == 0:
+        assert log.endswith(b"\n7:8\n")
+    else:
+        # Without subordinate ids it fails; with them it works as for root.
+        assert outcome.status != 0 or log.endswith(b"\n7:8\n")
+
+
+def test_processes_left_behind_are_gone(place: Path, user: int) -> None:
+    _run(place, user, "(sleep 2; echo late > /x.inst/late) & :")
+    time.sleep(2.5)
+    assert not (place / "inst/late").exists()
+
+
+def test_signals_are_not_ignored(place: Path, user: int) -> None:
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    _, log = _run(place, user, "cat /proc/self/status", prepare=prepare)
+    ignored = int(dict(line.split(b":", 1) for line in log.splitlines()[1:])[b"SigIgn"], 16)
+    for signum in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+        assert not ignored & (1 << (signum - 1))
+
+
+def test_time_and_memory_are_those_of_the_command(place: Path, user: int) -> None:
+    script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done 2>/dev/null"
+    outcome, _ = _run(place, user, f"set +x; {script}")
+    assert outcome.cpu_seconds > 0.05
+    assert 500_000 < outcome.peak_memory_bytes < 100_000_000
+
+
+def test_missing_program_is_a_failing_command(place: Path, user: int) -> None:
+    assert _run(place, user, "exec /no/such/program")[0].status == 127
+
+
+def test_missing_mount_point_is_an_error(place: Path, user: int) -> None:
+    def work() -> None:
+        tools = tools_layer(place / "layers", ("sh",))
+        area = place / "area"
+        area.mkdir()
+        with stage([tools], ["dev"], area) as staged:
+            run_in_sandbox(Sandbox(staged.root, mounts=_mounts(place)), ["sh"], 2)
+
+    with pytest.raises(Failed, match="MorphError: Can't put a sandbox together"):
+        in_namespace(work, user=user)
+
+
+def test_interrupt_kills_the_command(place: Path, user: int) -> None:
+    def work() -> float:
+        tools = tools_layer(place / "layers", ("sh", "sleep"))
+        area = place / "area"
+        area.mkdir()
+
+        def stop(signum: int, frame: object) -> None:
+            raise SystemExit
+
+        signal.signal(signal.SIGTERM, stop)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        started = time.monotonic()
+        try:
+            with (
+                stage([tools], MOUNT_POINTS, area) as staged,
+                open_sandbox(Sandbox(staged.root, mounts=_mounts(place))) as opened,
+            ):
+                opened.run(["/bin/sleep", "60"], 2)
+        except SystemExit:
+            assert list(area.iterdir()) == []
+            return time.monotonic() - started
+        raise AssertionError("not interrupted")
+
+    assert in_namespace(work, user=user) < 10
+
+
+def test_host_tools_are_there_and_read_only(place: Path, user: int) -> None:
+    outcome, log = _run_with_host(place, user, "ls / > listing; touch /usr/x || touch /x || :")
+    assert outcome.status == 0, log
+    assert log.count(b"ead-only file system") == 2
+    assert "usr" in (place / "inst/listing").read_text().split()
+
+
+@pytest.mark.parametrize("directory", ["/home", "/root", "/tmp", "/run", "/var/tmp"])
+def test_host_places_are_empty(place: Path, user: int, directory: str) -> None:
+    outcome, log = _run_with_host(place, user, f"ls -A {directory}; test -d {directory}")
+    assert outcome.status == 0
+    assert log == b""
+
+
+def test_host_secrets_are_hidden(place: Path, user: int) -> None:
+    _, log = _run_with_host(place, user, "cat /etc/shadow /etc/gshadow 2>/dev/null; ls -A /etc/ssh")
+    assert b"root:" not in log
+    assert b"key" not in log
+
+
+def test_caches_on_the_host_are_hidden(place: Path, user: int) -> None:
+    assert _run_with_host(place, user, f"ls -d {place}")[0].status != 0
+
+
+def test_shell_command_quotes(tmp_path: Path) -> None:
+    sandbox = Sandbox(
+        tmp_path,
+        mounts=(Mount(MountKind.WRITABLE, "/a b", tmp_path),),
+        environment={"A": "it's"},
+        cwd="/a b",
+    )
+    text = shell_command(sandbox, ["sh", "-c", "echo $A"])
+    assert "'it'\"'\"'s'" in text
+    assert text.endswith("-- sh -c 'echo $A'")
+    assert "--bind" in text

@@ -36,8 +36,7 @@ def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
             unpacking = _Unpacking(tar, into)
             for info in archive:
                 unpacking.add(archive, info)
-            if archive.offset + tarfile.BLOCKSIZE > tar.stat().st_size:
-                raise tarfile.ReadError("its end is missing")
+            _check_end(tar, archive.offset)
     except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
         raise _damaged(tar, str(error)) from error
     except OSError as error:
@@ -48,6 +47,14 @@ def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
         raise _damaged(tar, str(error)) from error
     unpacking.finish()
     return tuple(unpacking.devices.values())
+
+
+def _check_end(tar: Path, offset: int) -> None:
+    """tarfile takes a damaged header for the end of an archive: a real end is a block of zeros."""
+    with tar.open("rb") as file:
+        file.seek(offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it breaks off, or has a damaged header")
 
 
 class _Unpacking:

@@ -38,7 +38,7 @@ def _lines_with_sources(text: str) -> str:
     lines: list[str] = []
     for line in text.splitlines():
         entry = re.match(r"\s*deb(-src)?(\s.*)", line)
-        if entry:
+        if entry and "cdrom:" not in line:  # nobody is there to change discs
             lines += [f"deb{entry[2]}", f"deb-src{entry[2]}"]
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))
 
@@ -63,7 +63,7 @@ class PrivateApt:
 
     directory: Path
     etc: Path = Path("/etc/apt")
-    _updated: bool = field(default=False, init=False)
+    _complaint: str | None = field(default=None, init=False)  # of the update, once it was tried
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def fetch_source(self, package: str, version: str, into: Path) -> None:
@@ -83,6 +83,12 @@ class PrivateApt:
                 return
             offered = self._offered(package, source=command[0] == "source")
         complaint = done.stderr.decode("utf-8", "replace").strip()
+        if self._complaint:
+            raise MorphError(
+                f"can't fetch {package} {version}, nor the lists of packages:\n{self._complaint}",
+                reason=Reason.SOURCE,
+                hint=f"is the network there, and does `apt-get update` work with {self.etc}?",
+            )
         if version in offered:
             raise MorphError(
                 f"can't download {package} {version}:\n{complaint}", reason=Reason.SOURCE
@@ -107,18 +113,13 @@ class PrivateApt:
         return list(dict.fromkeys(versions))
 
     def _update(self) -> None:
-        if self._updated:
+        """Fetch the lists of packages, once. A failure may concern archives that nobody needs, so
+        it is kept until something can't be fetched."""
+        if self._complaint is not None:
             return
         self._configure()
         done = self._run(["apt-get", "--quiet=2", "update"])
-        if done.status != 0:
-            raise MorphError(
-                "can't fetch the lists of packages:\n"
-                + done.stderr.decode("utf-8", "replace").strip(),
-                reason=Reason.SOURCE,
-                hint=f"is the network there, and does `apt-get update` work with {self.etc}?",
-            )
-        self._updated = True
+        self._complaint = done.stderr.decode("utf-8", "replace").strip() if done.status else ""
 
     def _configure(self) -> None:
         for name in ("lists", "lists.d", "conf.d", "state/lists/partial", "cache/archives/partial"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from morphlib.cache.locks import lock
 from morphlib.errors import MorphError, Reason, raise_all
 from morphlib.process import PIPE, ProcessError, run, spawn
 from trove_import.apt import PrivateApt, files_present
@@ -53,6 +54,10 @@ class Importer:
         Raises MorphErrors with every source that failed.
         """
         self.trove.mkdir(parents=True, exist_ok=True)
+        with lock(self.trove / ".lock"):
+            return self._import_all(entries)
+
+    def _import_all(self, entries: Sequence[SourceEntry]) -> tuple[SourceEntry, ...]:
         errors: list[MorphError] = []
 
         def import_one(entry: SourceEntry) -> SourceEntry:

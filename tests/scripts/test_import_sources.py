@@ -445,3 +445,22 @@ def test_the_examples_own_files_give_the_pinned_commits(workshop: Workshop) -> N
     workshop.write(*(e for e in manifest["sources"] if e["kind"] == "directory"))
     result = workshop.run()
     assert result.status == 0, result.err
+
+
+def test_an_archive_that_cannot_be_reached_hinders_no_other(
+    workshop: Workshop, archive: Path
+) -> None:
+    one_line(archive, workshop.etc)
+    (workshop.etc / "sources.list.d").mkdir()
+    (workshop.etc / "sources.list.d/gone.list").write_text(
+        "deb [trusted=yes] copy:/nonexistent ./\ndeb cdrom:[Debian]/ stable main\n"
+    )
+    workshop.write(HELLO)
+    workshop.update()
+    shutil.rmtree(workshop.trove)
+    shutil.rmtree(workshop.root / "cache")
+    shutil.rmtree(archive)
+    result = workshop.run()
+    assert result.status == 1
+    assert "nor the lists of packages" in result.err
+    assert str(archive) in result.err

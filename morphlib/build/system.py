@@ -38,7 +38,7 @@ _SHOWN_OVERLAPS = 5
 
 def build_system(bench: Workbench, source: Source, recorder: Recorder) -> None:
     """Assemble a system and store it. Raises MorphError; nothing is stored then."""
-    with make_area(bench.options.staging, source.name) as area:
+    with make_area(bench.options.staging, source.name, bench.leavings.discard) as area:
         _Assembly(bench, source, recorder, area).run()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from morphlib import events
 from morphlib.build.layers import Layer, discard_layer, layer_from_tar, load_layer
+from morphlib.build.leavings import Leavings
 from morphlib.build.model import BuildContext, BuildOptions
 from morphlib.build.slots import BusySlots
 from morphlib.build.staging import fold_layers
@@ -28,6 +29,7 @@ class Workbench:
     tell: Callable[[events.AnyEvent], None]
     #: weaker ways that had to be taken, told once each and recorded with the artifact
     fallbacks: set[str] = field(default_factory=set)
+    leavings: Leavings = field(default_factory=Leavings)
 
     @property
     def graph(self) -> BuildGraph:

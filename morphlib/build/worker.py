@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.connection import Connection
+from threading import Lock
 
 from morphlib import events
 from morphlib.build import model
@@ -25,8 +27,11 @@ _FATAL = frozenset({Reason.SPACE, Reason.SANDBOX})
 def work(context: BuildContext, slot: int, busy: BusySlots, connection: Connection) -> None:
     """Build what the parent asks for until it hangs up."""
 
+    sending = Lock()  # what a command prints is told by a thread
+
     def send(message: model.FromBuilder) -> None:
-        connection.send_bytes(model.encode(message))
+        with sending:
+            connection.send_bytes(model.encode(message))
 
     try:
         report = enter_build_namespace()
@@ -35,7 +40,20 @@ def work(context: BuildContext, slot: int, busy: BusySlots, connection: Connecti
         return
     send(Ready(report.problems))
     bench = Workbench(context, slot, busy, lambda event: send(Told(event)))
+    try:
+        _serve(bench, connection, send)
+    finally:
+        while bench.leavings.remove_one():
+            pass
+
+
+def _serve(
+    bench: Workbench, connection: Connection, send: Callable[[model.FromBuilder], None]
+) -> None:
+    slot, busy = bench.slot, bench.busy
     while True:
+        while not connection.poll() and bench.leavings.remove_one():
+            pass
         try:
             job = model.decode_job(connection.recv_bytes())
         except EOFError:

@@ -15,7 +15,8 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,19 +138,23 @@ class Area:
 
 
 @contextmanager
-def make_area(staging: Path, name: str) -> Iterator[Area]:
-    """A new staging area for the source `name`; removed at the end unless it is to be kept."""
+def make_area(staging: Path, name: str, discard: Callable[[Path, float], None]) -> Iterator[Area]:
+    """A new staging area for the source `name`.
+
+    At the end `discard` is called with it and with how long it was used, unless it is to be kept.
+    """
     prefix = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)[:64]
     with explain_failure("make a staging area", staging):
         staging.mkdir(parents=True, exist_ok=True)
     path, held = make_locked_directory(staging, f"{prefix}-")
     area = Area(path)
+    started = time.monotonic()
     with held:
         try:
             yield area
         finally:
             if not area.keep:
-                remove_tree(path)
+                discard(path, time.monotonic() - started)
 
 
 def read_record(path: Path) -> AreaRecord | None:

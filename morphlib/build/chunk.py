@@ -34,7 +34,7 @@ def build_chunk(bench: Workbench, source: Source, recorder: Recorder) -> None:
     Raises MorphError. When a command failed, the staging area is kept and an event says how to
     enter it.
     """
-    with make_area(bench.options.staging, source.name) as area:
+    with make_area(bench.options.staging, source.name, bench.leavings.discard) as area:
         build = _ChunkBuild(bench, source, recorder, area)
         with bench.store.open_log(source.key) as log:
             installed = build.run(log)

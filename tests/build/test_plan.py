@@ -1,0 +1,71 @@
+"""What to build is a pure function of the graph and of what the store holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from morphlib.build.plan import Plan, inputs, make_plan
+from morphlib.graph.model import BuildGraph
+from tests.graph.samples import demo, graph_of
+
+GRAPH = graph_of(demo())
+EVERYTHING = {source.key for source in GRAPH.sources}
+
+
+def plan(
+    present: Collection[str],
+    *targets: str,
+    damaged: Collection[str] = (),
+    graph: BuildGraph = GRAPH,
+) -> Plan:
+    return make_plan(graph, targets or (graph.root,), present, damaged)
+
+
+def keys(*ids: str) -> set[str]:
+    return {GRAPH.source(source_id).key for source_id in ids}
+
+
+def test_everything_is_built_in_order_when_nothing_is_there() -> None:
+    made = plan(())
+    assert made.build == tuple(source.id for source in GRAPH.sources)
+    assert made.cached == ()
+    assert made.total == len(GRAPH.sources)
+
+
+def test_a_cached_system_needs_nothing() -> None:
+    made = plan(keys("system:demo"))
+    assert made.build == ()
+    assert made.cached == ("system:demo",)
+
+
+def test_only_what_is_missing_is_built() -> None:
+    made = plan(EVERYTHING - keys("system:demo", "chunk:tool"))
+    assert made.build == ("chunk:tool", "system:demo")
+    assert "chunk:stage1" not in made.cached  # a chunk that nothing to build is staged with
+
+
+def test_a_missing_chunk_that_nothing_missing_needs_is_left_alone() -> None:
+    made = plan(EVERYTHING - keys("chunk:zlib"))
+    assert made.build == ()
+
+
+def test_a_damaged_source_is_built_again_in_any_case() -> None:
+    made = plan(EVERYTHING - keys("chunk:zlib"), damaged=keys("chunk:zlib"))
+    assert made.build == ("chunk:zlib",)
+
+
+def test_what_a_chunk_is_staged_with_must_be_there() -> None:
+    made = plan(EVERYTHING - keys("chunk:tool", "chunk:stage2"), "chunk:tool")
+    assert made.build == ("chunk:stage2", "chunk:tool")
+
+
+def test_a_component_needs_only_its_own() -> None:
+    made = plan((), "chunk:stage2")
+    assert made.build == ("chunk:stage1", "chunk:stage2")
+    assert made.total == 2
+
+
+def test_a_system_needs_the_chunks_in_its_strata() -> None:
+    needed = inputs(GRAPH, GRAPH.system)
+    assert {"chunk:stage2", "chunk:zlib", "chunk:tool"} <= set(needed)
+    assert "chunk:stage1" not in needed

@@ -98,6 +98,21 @@ def run_git(
     return run([*argv, *arguments], env=environment, check=check, timeout=timeout)
 
 
+def allows_local_submodules() -> bool:
+    """Whether the user lets repositories from elsewhere have submodules in this machine's files.
+
+    That is git's own switch, which is off unless somebody turns it on: protocol.file.allow in the
+    user's or the system's configuration, or GIT_ALLOW_PROTOCOL.
+    """
+    protocols = os.environ.get("GIT_ALLOW_PROTOCOL")
+    if protocols is not None:
+        return "file" in protocols.split(":")
+    argv = ["git", "config", "--get", "protocol.file.allow"]
+    # No repository is asked, whatever the working directory: its configuration may be a stranger's.
+    answer = run(argv, env=git_environment(extra={"GIT_DIR": os.devnull}), check=False)
+    return answer.stdout.strip().lower() == b"always"
+
+
 def _inherited_config() -> list[tuple[str, str]]:
     """Settings that the caller gives through the environment, as CI systems do."""
     count = os.environ.get("GIT_CONFIG_COUNT", "0")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from morphlib.errors import MorphError, Reason
 from morphlib.sources.aliases import Aliases
+from morphlib.sources.git import allows_local_submodules
 from morphlib.sources.gitconfig import Section, parse_config
 from morphlib.sources.model import Submodule
 from morphlib.sources.names import check_submodule_path, check_url, is_local
@@ -46,7 +47,8 @@ def submodule_url(
 
     `overrides` are definitions' own URLs by submodule name; they win, and are trusted as far as
     definitions are. What the repository says may be relative (`./x`, `../x`) to the URL of its
-    `parent`. Only a local parent may have a local submodule. Raises MorphError for what is refused.
+    `parent`. Only a local parent may have a local submodule, unless git's own setting
+    protocol.file.allow is "always". Raises MorphError for what is refused.
     """
     if submodule.name in overrides:
         return check_url(aliases.pull_url(overrides[submodule.name]))
@@ -56,7 +58,7 @@ def submodule_url(
     else:
         url = aliases.pull_url(written)
     check_url(url)
-    if is_local(url) and (not is_local(parent) or ".." in url.split("/")):
+    if is_local(url) and not _may_be_local(url, parent):
         raise _refusal(submodule, parent, "it would lead to a directory of this machine")
     return url
 
@@ -110,6 +112,12 @@ def _without_last(base: str, parent: str, relative: str) -> str:
         f"Refusing submodule URL {relative!r}: it leads above the top of {parent}",
         reason=Reason.SOURCE,
     )
+
+
+def _may_be_local(url: str, parent: str) -> bool:
+    if ".." in url.split("/"):
+        return False
+    return is_local(parent) or (url.startswith(("file://", "/")) and allows_local_submodules())
 
 
 def _refusal(submodule: Submodule, parent: str, why: str) -> MorphError:

@@ -74,6 +74,37 @@ def test_hostile_urls(parent: str, url: str) -> None:
         url_of(url, parent)
 
 
+@pytest.mark.parametrize("way", ["file", "environment", "protocols"])
+def test_git_s_own_switch_allows_local_submodules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    match way:
+        case "file":
+            config = tmp_path / "gitconfig"
+            config.write_text('[protocol "file"]\n    allow = always\n')
+            monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        case "environment":
+            monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+            monkeypatch.setenv("GIT_CONFIG_KEY_0", "protocol.file.allow")
+            monkeypatch.setenv("GIT_CONFIG_VALUE_0", "always")
+        case _:
+            monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "git:file")
+    assert url_of("file:///srv/x", "git://h/a") == "file:///srv/x"
+    assert url_of("/srv/x", "git://h/a") == "/srv/x"
+    for url in ("secret", "file:///srv/../etc", "local:../etc"):
+        with pytest.raises(MorphError, match="Refusing"):
+            url_of(url, "git://h/a")
+
+
+@pytest.mark.parametrize("value", ["user", "never"])
+def test_git_s_own_switch_is_off_otherwise(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "protocol.file.allow")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", value)
+    with pytest.raises(MorphError, match="Refusing"):
+        url_of("file:///srv/x", "git://h/a")
+
+
 def test_definitions_may_override_with_anything_sound() -> None:
     assert url_of("ext::x", "git://h/a", {"name": "local:x"}) == "file:///srv/x"
     assert url_of("git://h/x", "git://h/a", {"other": "local:x"}) == "git://h/x"

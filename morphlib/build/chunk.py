@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +12,7 @@ from morphlib.build.archive import write_tar
 from morphlib.build.area import Area, make_area
 from morphlib.build.layers import Layer, Part, layers_from_install
 from morphlib.build.layout import ChunkLayout
+from morphlib.build.logtail import LogTail
 from morphlib.build.members import Member, device_members, file_member, walk_tree, with_parents
 from morphlib.build.metadata import artifact_metadata, encode
 from morphlib.build.recorder import Recorder
@@ -22,7 +21,7 @@ from morphlib.build.split import check_leftovers, split_members
 from morphlib.build.workbench import Workbench, layer_name
 from morphlib.cache.failures import explain_failure
 from morphlib.errors import MorphError, Reason
-from morphlib.graph.keys import plain
+from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import Source, command_of
 
 _TAIL_LINES = 20
@@ -51,6 +50,7 @@ class _ChunkBuild:
         self.layers: Sequence[Layer] = ()
         self.recipe = self.layout.recipe
         self.install_dir = self.layout.install_dir
+        self._tail: LogTail | None = None
 
     # Running the commands
 
@@ -63,6 +63,8 @@ class _ChunkBuild:
         with ExitStack() as stack:
             with self.recorder.phase("mount", quiet=True):
                 opened = stack.enter_context(self.layout.open(self.layers, staged_source))
+            if self.bench.options.log_on_stdout:
+                self._tail = stack.enter_context(LogTail(Path(log.name), self._tell_output))
             self._run_steps(opened, log)
         with self.recorder.phase("determine-splits"):
             return walk_tree(self.install_dir, normalise=True)
@@ -79,25 +81,22 @@ class _ChunkBuild:
     def _run_command(
         self, opened: OpenSandbox, step: str, command: str | bytes, log: BinaryIO
     ) -> None:
-        options = self.bench.options
         flags = self.layout.make_flags(step, busy=self.bench.busy.count())
-        start = log.seek(0, os.SEEK_END)
         outcome = opened.run(
             ["sh", "-x", "-e", "-c", command],
             log.fileno(),
             environment={**opened.sandbox.environment, "MAKEFLAGS": flags},
         )
         self.recorder.add_command(outcome.cpu_seconds, outcome.peak_memory_bytes)
-        if options.log_on_stdout:
-            self._tell_output(Path(log.name), start)
+        if self._tail is not None:
+            self._tail.catch_up()
         if outcome.status != 0:
             self.area.record(self.layout.record(self.layers, opened.sandbox))
             raise self._failure(step, outcome.status, Path(log.name))
 
-    def _tell_output(self, log: Path, start: int) -> None:
-        with log.open("rb") as file:
-            file.seek(start)
-            shutil.copyfileobj(file, os.fdopen(os.dup(1), "wb"))
+    def _tell_output(self, text: str) -> None:
+        source = self.source
+        self.bench.tell(events.BuildOutput(name=source.name, key=source.key, text=text))
 
     def _failure(self, step: str, status: int, log: Path) -> MorphError:
         shell = self.area.keep_for_debugging(log, self.bench.options.program)
@@ -164,7 +163,7 @@ class _ChunkBuild:
                 artifact_metadata(
                     self.source,
                     artifact,
-                    self.bench.graph.identities[self.source.key],
+                    identity_of(self.bench.graph, self.source),
                     [_printable(member.path) for member in outline],
                 )
             )
@@ -211,7 +210,7 @@ class _ChunkBuild:
         origin = self.source.origin
         return self.recorder.to_json(
             **{
-                "cache-id": plain(self.bench.graph.identities[self.source.key]),
+                "cache-id": plain(identity_of(self.bench.graph, self.source)),
                 "fallbacks": sorted(self.bench.fallbacks),
                 "provenance": {
                     "repo": origin.url,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from morphlib.graph.keys import plain
+from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import BuildGraph, Source
 
 
@@ -59,11 +59,11 @@ def _is_local(url: str) -> bool:
 
 def stratum_metadata(graph: BuildGraph, source: Source, version: Mapping[str, str]) -> bytes:
     contents = [ref.name for ref in graph.content(source)]
-    document = artifact_metadata(source, source.name, graph.identities[source.key], contents)
+    document = artifact_metadata(source, source.name, identity_of(graph, source), contents)
     return encode(document | provenance(source, version))
 
 
 def system_metadata(graph: BuildGraph, version: Mapping[str, str]) -> bytes:
     source = graph.system
-    document = artifact_metadata(source, source.artifacts[0], graph.identities[source.key], [])
+    document = artifact_metadata(source, source.artifacts[0], identity_of(graph, source), [])
     return encode(document | provenance(source, version))

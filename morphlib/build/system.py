@@ -23,7 +23,7 @@ from morphlib.build.workbench import Workbench
 from morphlib.cache.failures import explain_failure
 from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError, Reason
-from morphlib.graph.keys import plain
+from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import ArtifactRef, Source
 
 _OS_RELEASE = b"""NAME="Baserock"
@@ -98,7 +98,7 @@ class _Assembly:
         if not scripts.is_dir():
             return
         with self.recorder.phase("integrate"), explain_failure("integrate", self.area.path):
-            for name in ("proc", "dev", "tmp"):
+            for name in ("proc", "dev/shm", "tmp"):
                 resolve_in(root, name).mkdir(parents=True, exist_ok=True)
             sandbox = Sandbox(
                 root=root,
@@ -145,7 +145,7 @@ class _Assembly:
         name = self.source.filename(self.source.artifacts[0])
         meta = self.recorder.to_json(
             **{
-                "cache-id": plain(self.bench.graph.identities[self.source.key]),
+                "cache-id": plain(identity_of(self.bench.graph, self.source)),
                 "fallbacks": sorted(self.bench.fallbacks),
             }
         )

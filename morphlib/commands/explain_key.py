@@ -24,7 +24,13 @@ from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session, format_json
 from morphlib.commands.triplets import with_repo
 from morphlib.errors import MorphError, Reason
-from morphlib.graph.keys import Difference, explain_difference, plain
+from morphlib.graph.keys import (
+    Difference,
+    explain_difference,
+    identities_of,
+    identity_of,
+    plain,
+)
 from morphlib.graph.model import BuildGraph, Source
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")
@@ -92,7 +98,7 @@ def _find(graph: BuildGraph, component: str | None) -> Sequence[Source]:
 
 
 def _explain(graph: BuildGraph, source: Source) -> Explained:
-    return Explained(source.key, graph.identities[source.key], graph.identities)
+    return Explained(source.key, identity_of(graph, source), identities_of(graph))
 
 
 def _pairs(

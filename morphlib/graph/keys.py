@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from morphlib.definitions.models import ARCHITECTURES, Kind
-from morphlib.graph.model import Source
+from morphlib.graph.model import BuildGraph, Source
 
 #: Raised when the meaning of the documents changes. 1 was the format of the original program, which
 #: hashed bare texts without framing.
@@ -86,6 +86,16 @@ def key_document(
         case Kind.CLUSTER:
             raise AssertionError("a cluster is not built")
     return document
+
+
+def identity_of(graph: BuildGraph, source: Source) -> dict[str, Any]:
+    """The document that the key of a source is the digest of."""
+    return key_document(source, graph.arch, graph.environment, graph.by_id)
+
+
+def identities_of(graph: BuildGraph) -> dict[str, Mapping[str, Any]]:
+    """The key documents of all sources, by key."""
+    return {source.key: identity_of(graph, source) for source in graph.sources}
 
 
 def _chunk_inputs(source: Source) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import msgspec
 
@@ -142,8 +141,6 @@ class BuildGraph:
     arch: str
     environment: Mapping[str, str]
     sources: tuple[Source, ...]
-    #: key -> the document that the key is the digest of; made again when read from JSON
-    identities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     @cached_property
     def by_id(self) -> Mapping[str, Source]:
@@ -228,32 +225,3 @@ class BuildGraph:
         for source in self.sources:
             for artifact in source.artifacts:
                 yield source, ArtifactRef(source.id, artifact)
-
-    def to_json(self) -> bytes:
-        document = {
-            "root": self.root,
-            "arch": self.arch,
-            "environment": self.environment,
-            "sources": self.sources,
-        }
-        return msgspec.json.encode(document, order="sorted")
-
-    @classmethod
-    def from_json(cls, text: bytes) -> BuildGraph:
-        """Read what `to_json` wrote. Raises msgspec.ValidationError where it is something else."""
-        document = msgspec.json.decode(text, type=_GraphDocument)
-        from morphlib.graph.keys import key_document
-
-        by_id = {source.id: source for source in document.sources}
-        identities = {
-            source.key: key_document(source, document.arch, document.environment, by_id)
-            for source in document.sources
-        }
-        return cls(document.root, document.arch, document.environment, document.sources, identities)
-
-
-class _GraphDocument(msgspec.Struct, frozen=True):
-    root: str
-    arch: str
-    environment: dict[str, str]
-    sources: tuple[Source, ...]

@@ -216,7 +216,6 @@ class _Resolver:
     def _finish(self, root: Source) -> BuildGraph:
         """Put what the root needs in order and compute the keys on the way."""
         done: dict[str, Source] = {}
-        identities = {}
         edges: dict[str, tuple[ArtifactRef, ...]] = {}
         # the bootstrap-mode chunks that a source reaches, and the strata that list them
         reached: dict[str, dict[str, None]] = {}
@@ -238,15 +237,12 @@ class _Resolver:
                 )
             source = msgspec.structs.replace(source, dependencies=dependencies, recipe=recipe)
             document = key_document(source, self.system.arch, self.environment, done)
-            source = msgspec.structs.replace(source, key=digest(document))
-            identities[source.key] = document
-            done[source_id] = source
+            done[source_id] = msgspec.structs.replace(source, key=digest(document))
         return BuildGraph(
             root=root.id,
             arch=self.system.arch,
             environment=self.environment,
             sources=tuple(done.values()),
-            identities=identities,
         )
 
     def _reached_artifacts(

@@ -21,7 +21,13 @@ from morphlib.definitions.models import (
     Stratum,
     System,
 )
-from morphlib.graph.keys import canonical_json, digest, explain_difference
+from morphlib.graph.keys import (
+    canonical_json,
+    digest,
+    explain_difference,
+    identities_of,
+    identity_of,
+)
 from tests.graph.samples import (
     SYSTEM,
     chunk,
@@ -190,7 +196,7 @@ def test_text_of_any_language_has_a_key() -> None:
 def test_a_key_is_the_digest_of_its_canonical_document() -> None:
     graph = graph_of(demo())
     for source in graph.sources:
-        document = graph.identities[source.key]
+        document = identity_of(graph, source)
         text = canonical_json(document)
         assert source.key == hashlib.sha256(text).hexdigest() == digest(document)
         assert msgspec.json.encode(msgspec.json.decode(text), order="sorted") == text
@@ -213,9 +219,9 @@ def test_golden_keys(source_id: str) -> None:
 
 def explain(old: Definitions, new: Definitions, of: str, **trees: str) -> list[tuple[str, str]]:
     before, after = graph_of(old), graph_of(new, trees)
-    known = {**before.identities, **after.identities}
+    known = {**identities_of(before), **identities_of(after)}
     found = explain_difference(
-        before.identities[before.source(of).key], after.identities[after.source(of).key], known
+        identity_of(before, before.source(of)), identity_of(after, after.source(of)), known
     )
     return [(difference.source, difference.field) for difference in found]
 

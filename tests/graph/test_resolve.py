@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from morphlib.definitions.models import BuildMode, Kind, SplitRule, StratumSpec
 from morphlib.errors import Location, MorphError
+from morphlib.graph.keys import identities_of
 from morphlib.graph.model import BuildGraph
+from morphlib.graph.serial import graph_from_json, graph_to_json
 from tests.graph.samples import (
     SYSTEM,
     chunk,
@@ -185,7 +188,12 @@ def test_round_trip_as_json() -> None:
         system("core"), stratum("core", spec("zlib"), spec("tool", "zlib")), chunks={"zlib": binary}
     )
     graph = graph_of(defs)
-    again = BuildGraph.from_json(graph.to_json())
+    again = graph_from_json(graph_to_json(graph))
     assert again == graph
-    assert again.identities == graph.identities
-    assert again.to_json() == graph.to_json()
+    assert identities_of(again) == identities_of(graph)
+    assert graph_to_json(again) == graph_to_json(graph)
+
+
+def test_other_json_is_no_graph() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        graph_from_json(b'{"root": "system:x"}')

@@ -232,8 +232,8 @@ def _create(full: str, member: Member) -> None:
 
 def set_owner(full: str, member: Member) -> None:
     """Give a new file, no symlink, the owner and mode of a member."""
-    if member.uid or member.gid:
-        os.chown(full, member.uid, member.gid)
+    # Also to 0: the group of a new file can come from its directory.
+    os.chown(full, member.uid, member.gid)
     os.chmod(full, member.mode & 0o7777)
 
 

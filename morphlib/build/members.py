@@ -22,6 +22,7 @@ from morphlib.graph.model import DeviceNode
 MTIME = 683074800
 MTIME_NS = (MTIME * 10**9, MTIME * 10**9)
 
+_SHOWN = 300  # characters of a path that an error shows
 DIRECTORY_MODE = stat.S_IFDIR | 0o755
 
 
@@ -54,9 +55,20 @@ def walk_tree(root: Path, *, normalise: bool = False, settled: bool = False) -> 
     With `normalise`, the modification time of all but directories becomes that of artifacts, and
     extended attributes go: archives don't keep them, and a layer must be what its archive is.
     With `settled`, something that has another time is an error. Raises MorphError for what no
-    archive can hold, OSError if the tree can't be read.
+    archive can hold, or if the tree can't be read.
     """
-    top = os.fspath(root)
+    try:
+        return _walk(os.fspath(root), normalise=normalise, settled=settled)
+    except OSError as error:
+        what = os.fsdecode(error.filename or root)
+        if len(what) > _SHOWN:
+            what = what[:_SHOWN] + "..."
+        raise MorphError(
+            f"Can't read {what}: {error.strerror or error}", reason=Reason.BUILD
+        ) from error
+
+
+def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
     members: list[Member] = []
     add = members.append
     pending = [("", top)]

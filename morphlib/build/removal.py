@@ -1,7 +1,7 @@
 """Removing trees that builds left, whatever is in them."""
 
 # Plain text paths here: making Path objects takes longer than the system calls.
-# ruff: noqa: PTH101, PTH106, PTH108
+# ruff: noqa: PTH101, PTH104, PTH106, PTH108
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 
 from morphlib.build.namespace import enter_build_namespace
 from morphlib.errors import MorphError, Reason
+
+#: Paths inside of a tree stay shorter than this many characters; the kernel takes 4095 bytes.
+_LONG = 500
 
 _DENIED = 77  # status of a child that could not remove a tree
 
@@ -47,11 +50,20 @@ def _remove(path: str) -> None:
         emptied.append(directory)
         for entry in _entries(directory):
             if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
+                pending.append(_reachable(path, entry.path))
             else:
                 os.unlink(entry.path)
     for directory in reversed(emptied):
         os.rmdir(directory)
+
+
+def _reachable(top: str, directory: str) -> str:
+    """Where a directory is that may be too deep for the kernel to take paths into it: moved up."""
+    if len(directory) - len(top) < _LONG:
+        return directory
+    moved = f"{top}/{os.urandom(12).hex()}"
+    os.rename(directory, moved)
+    return moved
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

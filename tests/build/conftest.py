@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from morphlib.build.removal import remove_tree
-from tests.build.isolation import NOBODY, in_child
+from tests.build.isolation import NOBODY, TOOLS, in_child, needed_files
 
 _USERS = [0, NOBODY] if os.getuid() == 0 else [os.getuid()]
 
@@ -33,6 +33,13 @@ def place(user: int) -> Iterator[Path]:
     yield directory
     in_child(lambda: _empty(directory), user=user)
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tools() -> None:
+    """Look for programs and libraries once, not in each forked child."""
+    for tool in TOOLS:
+        needed_files(tool)
 
 
 def _empty(directory: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,21 +91,24 @@ def tools_layer(directory: Path, tools: Sequence[str] = TOOLS) -> Layer:
 
     def fill(install: Path) -> None:
         for tool in tools:
-            program = shutil.which(tool)
-            assert program is not None, f"this machine has no {tool}"
-            _copy(Path(program), install / "bin" / tool)
-            listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
-            for library in re.findall(r"(/\S+)", listed.stdout):
-                if Path(library).is_file():
-                    _copy(Path(library), install / library.lstrip("/"))
+            for source, place in needed_files(tool):
+                target = install / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():
+                    shutil.copy(source, target)
 
     return make_layer(directory, "tools", fill)
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        shutil.copy(source.resolve(), target)
+@cache
+def needed_files(tool: str) -> tuple[tuple[Path, str], ...]:
+    """A program and the libraries that it needs, and where they belong."""
+    program = shutil.which(tool)
+    assert program is not None, f"this machine has no {tool}"
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    libraries = [name for name in re.findall(r"(/\S+)", listed) if Path(name).is_file()]
+    files = [(Path(program).resolve(), f"bin/{tool}")]
+    return (*files, *((Path(name).resolve(), name.lstrip("/")) for name in libraries))
 
 
 def list_tree(root: Path) -> dict[str, tuple[int, str | bytes]]:

@@ -16,7 +16,7 @@ from morphlib.build.namespace import (
     namespace_remedy,
     subordinate_ranges,
 )
-from tests.build.isolation import in_child, in_namespace
+from tests.build.isolation import Failed, in_child, in_namespace
 
 
 def test_report(user: int) -> None:
@@ -25,6 +25,32 @@ def test_report(user: int) -> None:
     assert report.user_namespace
     assert report.overlay
     assert report.subordinate_ids == (report.problems == ())
+
+
+def _forbid_more_user_namespaces() -> None:
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+
+
+def test_root_does_without_a_user_namespace_and_says_so(user: int) -> None:
+    def check() -> NamespaceReport:
+        _forbid_more_user_namespaces()
+        return enter_build_namespace()
+
+    report = in_namespace(check, user=user)
+    assert not report.user_namespace
+    assert any("max_user_namespaces" in problem for problem in report.problems)
+
+
+def test_user_who_may_have_no_namespace_is_told_what_to_change() -> None:
+    def check() -> None:
+        _forbid_more_user_namespaces()
+        os.setresuid(1, 1, 1)
+        enter_build_namespace()
+
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user in a namespace")
+    with pytest.raises(Failed, match=r"MorphError: .*isolated(.|\n)*max_user_namespaces=15000"):
+        in_namespace(check)
 
 
 def test_uid_is_0_and_no_groups_are_left(user: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from morphlib.build.namespace import HOSTNAME
+from morphlib.build.namespace import HOSTNAME, enter_build_namespace
 from morphlib.build.sandbox import (
     Outcome,
     Sandbox,
@@ -195,6 +195,19 @@ def test_capabilities_are_few(place: Path, user: int) -> None:
     assert effective & (1 << 0)  # CAP_CHOWN
     for denied in (12, 16, 19, 21, 27):  # NET_ADMIN, SYS_MODULE, SYS_PTRACE, SYS_ADMIN, MKNOD
         assert not effective & (1 << denied)
+
+
+def test_without_user_namespaces_root_builds_alike(place: Path) -> None:
+    def prepare() -> None:
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")
+        assert not enter_build_namespace().user_namespace
+
+    script = "mknod /tmp/null c 1 3 || touch /x || echo data > /x.inst/file; id -u"
+    outcome, log = _run(place, os.getuid(), script, prepare=prepare)
+    assert outcome.status == 0, log
+    assert b"not permitted" in log
+    assert b"ead-only file system" in log
+    assert (place / "inst/file").read_text() == "data\n"
 
 
 def test_owners_can_be_given(place: Path, user: int) -> None:

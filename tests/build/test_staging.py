@@ -160,7 +160,7 @@ def _by_folding(layers: list[Layer], work: Path) -> dict[str, tuple[int, str | b
 @pytest.mark.parametrize("way", [_by_overlay, _by_writable_overlay, _by_links, _by_folding])
 def test_hostile_trees_give_what_unpacking_gives(way: Way) -> None:
     @settings(
-        max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     @given(st.lists(_trees, min_size=1, max_size=4))
     def check(trees: list[Tree]) -> None:

@@ -197,13 +197,13 @@ def test_capabilities_are_few(place: Path, user: int) -> None:
         assert not effective & (1 << denied)
 
 
-def test_without_user_namespaces_root_builds_alike(place: Path) -> None:
+def test_without_user_namespaces_root_builds_alike(place: Path, user: int) -> None:
     def prepare() -> None:
         Path("/proc/sys/user/max_user_namespaces").write_text("0")
         assert not enter_build_namespace().user_namespace
 
     script = "mknod /tmp/null c 1 3 || touch /x || echo data > /x.inst/file; id -u"
-    outcome, log = _run(place, os.getuid(), script, prepare=prepare)
+    outcome, log = _run(place, user, script, prepare=prepare)
     assert outcome.status == 0, log
     assert b"not permitted" in log
     assert b"ead-only file system" in log

@@ -145,15 +145,51 @@ def layers_from_install(
     """Make layers below `into` of what a chunk installed, which is `members`.
 
     The files are moved: nothing is left of `install`. Members with content are written, and for
-    device nodes there are empty files.
+    device nodes there are empty files. Parts share no file: see `separate_links`.
     """
     installed = {member.path for member in members}
     if len(parts) == 1 and installed.issubset(member.path for member in parts[0].members):
         return (_move_whole(install, parts[0], into, installed),)
-    owners: dict[tuple[int, int], str] = {}
-    layers = tuple(_move_members(install, part, into, owners) for part in parts)
+    layers = tuple(_move_members(install, part, into) for part in parts)
     remove_tree(install)
     return layers
+
+
+def separate_links(
+    install: Path, artifacts: Mapping[str, tuple[Member, ...]]
+) -> dict[str, tuple[Member, ...]]:
+    """The same members, with a file of its own for each artifact that has a name of one.
+
+    Hard links are kept within an artifact only: archives can't have others, and layers have to be
+    what archives are. All but the first artifact get copies, in `install`. Raises OSError.
+    """
+    owners: dict[tuple[int, int], str] = {}
+    result = {}
+    for artifact, members in artifacts.items():
+        copies: dict[tuple[int, int], Member] = {}
+        result[artifact] = tuple(
+            member
+            if member.inode is None or owners.setdefault(member.inode, artifact) == artifact
+            else _copy_once(install, member, copies)
+            for member in members
+        )
+    return result
+
+
+def _copy_once(install: Path, member: Member, copies: dict[tuple[int, int], Member]) -> Member:
+    """Put a copy, or a link to the copy that was made before, in the place of a file."""
+    assert member.inode is not None
+    full = os.fspath(install / member.path)
+    aside = os.fspath(install / f".{os.urandom(12).hex()}")
+    made = copies.get(member.inode)
+    if made is None:
+        copy_file(full, aside, member)
+        found = os.lstat(aside)
+        made = copies[member.inode] = member._replace(inode=(found.st_dev, found.st_ino))
+    else:
+        os.link(install / made.path, aside, follow_symlinks=False)
+    os.rename(aside, full)
+    return member._replace(inode=made.inode)
 
 
 def _move_whole(install: Path, part: Part, into: Path, installed: set[str]) -> Layer:
@@ -172,16 +208,9 @@ def _move_whole(install: Path, part: Part, into: Path, installed: set[str]) -> L
     return making.layer
 
 
-def _move_members(
-    install: Path, part: Part, into: Path, owners: dict[tuple[int, int], str]
-) -> Layer:
-    """Move the files of one of several artifacts.
-
-    Hard links are kept within an artifact only, as they are in archives: a file that went to
-    another artifact, one of `owners`, is copied.
-    """
+def _move_members(install: Path, part: Part, into: Path) -> Layer:
+    """Move the files of one of several artifacts."""
     source = os.fspath(install) + "/"
-    copies: dict[tuple[int, int], str] = {}
     with layer_in_making(into / part.name) as making:
         os.mkdir(making.root, 0o755)
         for member in part.members:
@@ -190,13 +219,8 @@ def _move_members(
                 _make_directory(full, member)
             elif member.content is not None or member.is_device:
                 _create(full, member)
-            elif member.inode is None or owners.setdefault(member.inode, part.name) == part.name:
-                os.rename(source + member.path, full)
-            elif member.inode in copies:
-                os.link(copies[member.inode], full, follow_symlinks=False)
             else:
-                copies[member.inode] = full
-                copy_file(source + member.path, full, member)
+                os.rename(source + member.path, full)
         _finish_part(making, part)
     return making.layer
 

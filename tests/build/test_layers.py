@@ -17,8 +17,16 @@ from morphlib.build.layers import (
     layer_from_tar,
     layers_from_install,
     load_layer,
+    separate_links,
 )
-from morphlib.build.members import MTIME, device_members, file_member, walk_tree, with_parents
+from morphlib.build.members import (
+    MTIME,
+    Member,
+    device_members,
+    file_member,
+    walk_tree,
+    with_parents,
+)
 from morphlib.build.removal import remove_tree
 from morphlib.build.split import split_members
 from morphlib.errors import MorphError, Reason
@@ -52,20 +60,42 @@ def _install(directory: Path) -> Path:
     return install
 
 
+def _parts(install: Path, members: list[Member]) -> list[Part]:
+    """Two artifacts, with their own files, of which each has links to one file."""
+    present = {member.path: member for member in members}
+    artifacts = {
+        name: with_parents(chosen, [file_member(f"baserock/{name}.meta", b"{}")], present)
+        for name, chosen in split_members(members, RULES).artifacts.items()
+    }
+    separate = separate_links(install, artifacts)
+    return [Part(f"key.chunk.{name}.d", members) for name, members in separate.items()]
+
+
 def _split_layers(directory: Path) -> tuple[list[Part], tuple[Layer, ...]]:
     install = _install(directory)
     members = walk_tree(install, normalise=True)
-    present = {member.path: member for member in members}
-    parts = [
-        Part(
-            f"key.chunk.{name}.d",
-            with_parents(chosen, [file_member(f"baserock/{name}.meta", b"{}")], present),
-        )
-        for name, chosen in split_members(members, RULES).artifacts.items()
-    ]
+    parts = _parts(install, members)
     for part in parts:
         write_tar(directory / f"{part.name}.tar", install, part.members)
     return parts, layers_from_install(install, parts, directory / "layers", members=members)
+
+
+def test_artifacts_of_one_layer_share_no_file(place: Path, user: int) -> None:
+    def check() -> None:
+        install = _install(place)
+        members = walk_tree(install, normalise=True)
+        parts = _parts(install, members)
+        together = sorted({m.path: m for part in parts for m in part.members}.values())
+        whole = Part("key.chunk.d", tuple(together))
+        (layer,) = layers_from_install(install, [whole], place / "layers", members=members)
+        root = layer.root
+        assert (root / "usr/bin/too").samefile(root / "usr/bin/two")
+        assert (root / "usr/share/doc").samefile(root / "usr/share/again")
+        assert not (root / "usr/bin/too").samefile(root / "usr/share/doc")
+        assert (root / "usr/bin/too").read_bytes() == b"doc"
+        assert _reload(layer) is not None
+
+    in_namespace(check, user=user)
 
 
 def test_layers_are_what_their_archives_are(place: Path, user: int) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
+from morphlib.cache.graphs import GraphCache, graph_name
 from morphlib.commands.common import aliases_of
 from morphlib.commands.session import Session
-from morphlib.definitions import check_system, load_systems, locate_errors, sanitise
-from morphlib.definitions.models import Definitions
-from morphlib.errors import MorphError, Reason, raise_all
+from morphlib.definitions.names import sanitise
+from morphlib.errors import MorphError, Reason
 from morphlib.graph.model import BuildGraph, Origin
-from morphlib.graph.resolve import build_graph
+from morphlib.graph.serial import graph_from_json, graph_to_json
 from morphlib.sources.aliases import Aliases
 from morphlib.sources.checkout import (
     DefinitionsSource,
@@ -23,8 +26,6 @@ from morphlib.sources.checkout import (
     path_in_checkout,
 )
 from morphlib.sources.mirrors import MirrorCache
-from morphlib.sources.pool import resolve_refs
-from morphlib.sources.refcache import RefCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,45 +76,78 @@ class Workshop:
         return source, tuple(names)
 
     def resolve(self, source: DefinitionsSource, paths: Sequence[str]) -> list[BuildGraph]:
-        """The graphs of some systems, in the order of `paths`. Raises all errors at once."""
+        """The graphs of some systems, in the order of `paths`. Raises all errors at once.
+
+        What a commit gives is kept: resolving it again reads one file.
+        """
         self.session.status("Deciding on task order")
-        definitions = load_systems(source.reader, paths, warn=self.session.warn)
-        errors = [error for path in paths for error in check_system(definitions, path)]
-        try:
-            raise_all(dict.fromkeys(errors))
-            origins = self._origins(definitions)
-            origin = definitions_origin(source, self.aliases)
-            return [build_graph(definitions, path, origin, origins) for path in paths]
-        except MorphError as error:
-            raise locate_errors(source.reader, error) from None
+        origin = definitions_origin(source, self.aliases)
+        cache = GraphCache(self.session.settings.cachedir / "graphs")
+        names = [self._graph_name(source, origin, path) for path in paths]
+        kept = [_read_graph(cache.get(name)) if name else None for name in names]
+        graphs = []
+        for found in kept:
+            if found is None:
+                return self._resolve_anew(source, paths, origin, cache, names)
+            for warning in found.warnings:
+                self.session.warn(warning)
+            graphs.append(graph_from_json(found.graph))
+        return graphs
 
-    def _origins(self, definitions: Definitions) -> dict[tuple[str, str], Origin]:
-        settings = self.session.settings
-        wanted = list(
-            dict.fromkeys(
-                (spec.repo, spec.ref)
-                for stratum in definitions.strata.values()
-                for spec in stratum.chunks
-            )
-        )
-        server = settings.git_resolve_cache_server
-        if server is None:
-            server = settings.cache_server
-        remote = None
-        if server:
-            from morphlib.sources.remote import RemoteResolver
+    def _graph_name(self, source: DefinitionsSource, origin: Origin, path: str) -> str | None:
+        """What the graph of a system is kept under; None with local changes, which are not."""
+        if source.changed:
+            return None
+        inputs = (origin.repo, origin.url, origin.ref, origin.commit, origin.tree, path)
+        return graph_name([program_stamp(), *inputs, *self.aliases.as_settings()])
 
-            remote = RemoteResolver(server, listener=self.session.listener)
-        cache = RefCache(
-            settings.cachedir / "gits" / "trees.cache.json", listener=self.session.listener
-        )
-        refs = resolve_refs(
-            wanted, mirrors=self.mirrors, aliases=self.aliases, cache=cache, remote=remote
-        )
-        return {
-            pair: Origin(repo=r.repo, url=r.url, ref=r.ref, commit=r.commit, tree=r.tree)
-            for pair, r in refs.items()
-        }
+    def _resolve_anew(
+        self,
+        source: DefinitionsSource,
+        paths: Sequence[str],
+        origin: Origin,
+        cache: GraphCache,
+        names: Sequence[str | None],
+    ) -> list[BuildGraph]:
+        from morphlib.commands.resolution import resolve_graphs
+
+        warnings: list[str] = []
+
+        def warn(text: str) -> None:
+            warnings.append(text)
+            self.session.warn(text)
+
+        resolved = resolve_graphs(self, source, paths, origin, warn)
+        for graph, name in zip(resolved.graphs, names, strict=True):
+            if name is not None and resolved.is_lasting:
+                kept = _KeptGraph(tuple(warnings), msgspec.Raw(graph_to_json(graph)))
+                cache.put(name, msgspec.json.encode(kept))
+        return list(resolved.graphs)
+
+
+class _KeptGraph(msgspec.Struct, frozen=True):
+    warnings: tuple[str, ...]
+    graph: msgspec.Raw
+
+
+def _read_graph(text: bytes | None) -> _KeptGraph | None:
+    try:
+        return msgspec.json.decode(text, type=_KeptGraph) if text is not None else None
+    except msgspec.DecodeError:
+        return None
+
+
+def program_stamp() -> str:
+    """A text that changes with the code that turns definitions into graphs."""
+    here = Path(__file__).resolve().parent.parent
+    stamps = []
+    for folder in ("definitions", "graph", "sources", "commands"):
+        with os.scandir(here / folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    status = entry.stat()
+                    stamps.append(f"{entry.name} {status.st_mtime_ns} {status.st_size}")
+    return "\n".join(sorted(stamps))
 
 
 def definitions_origin(source: DefinitionsSource, aliases: Aliases) -> Origin:

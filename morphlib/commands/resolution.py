@@ -5,21 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from morphlib.definitions import check_system, load_systems, locate_errors
 from morphlib.definitions.models import Definitions
 from morphlib.errors import MorphError, raise_all
+from morphlib.events import Listener
 from morphlib.graph.model import BuildGraph, Origin
 from morphlib.graph.resolve import build_graph
+from morphlib.sources.aliases import Aliases
 from morphlib.sources.checkout import DefinitionsSource
+from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.pool import resolve_refs
 from morphlib.sources.refcache import RefCache
 
-if TYPE_CHECKING:
-    from morphlib.commands.resolving import Workshop
-
 _SHA1 = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What refs are resolved with. `server` is the URL of a cache server, "" for none."""
+
+    mirrors: MirrorCache
+    aliases: Aliases
+    cache: RefCache
+    server: str
+    listener: Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,7 @@ class Resolved:
 
 
 def resolve_graphs(
-    workshop: Workshop,
+    means: Means,
     source: DefinitionsSource,
     paths: Sequence[str],
     origin: Origin,
@@ -42,32 +52,27 @@ def resolve_graphs(
     errors = [error for path in paths for error in check_system(definitions, path)]
     try:
         raise_all(dict.fromkeys(errors))
-        origins = _resolve_origins(workshop, definitions)
+        origins = _resolve_origins(means, definitions)
         graphs = tuple(build_graph(definitions, path, origin, origins) for path in paths)
     except MorphError as error:
         raise locate_errors(source.reader, error) from None
     return Resolved(graphs, all(_SHA1.fullmatch(ref) for _, ref in origins))
 
 
-def _resolve_origins(workshop: Workshop, definitions: Definitions) -> dict[tuple[str, str], Origin]:
-    settings, listener = workshop.session.settings, workshop.session.listener
+def _resolve_origins(means: Means, definitions: Definitions) -> dict[tuple[str, str], Origin]:
     wanted = dict.fromkeys(
         (spec.repo, spec.ref) for stratum in definitions.strata.values() for spec in stratum.chunks
     )
-    server = settings.git_resolve_cache_server
-    if server is None:
-        server = settings.cache_server
     remote = None
-    if server:
+    if means.server:
         from morphlib.sources.remote import RemoteResolver
 
-        remote = RemoteResolver(server, listener=listener)
-    cache = RefCache(settings.cachedir / "gits" / "trees.cache.json", listener=listener)
+        remote = RemoteResolver(means.server, listener=means.listener)
     refs = resolve_refs(
         list(wanted),
-        mirrors=workshop.mirrors,
-        aliases=workshop.aliases,
-        cache=cache,
+        mirrors=means.mirrors,
+        aliases=means.aliases,
+        cache=means.cache,
         remote=remote,
     )
     return {

@@ -109,15 +109,25 @@ class Workshop:
         cache: GraphCache,
         names: Sequence[str | None],
     ) -> list[BuildGraph]:
-        from morphlib.commands.resolution import resolve_graphs
+        from morphlib.commands.resolution import Means, resolve_graphs
+        from morphlib.sources.refcache import RefCache
 
+        settings, listener = self.session.settings, self.session.listener
+        server = settings.git_resolve_cache_server
+        means = Means(
+            mirrors=self.mirrors,
+            aliases=self.aliases,
+            cache=RefCache(settings.cachedir / "gits" / "trees.cache.json", listener=listener),
+            server=settings.cache_server or "" if server is None else server,
+            listener=listener,
+        )
         warnings: list[str] = []
 
         def warn(text: str) -> None:
             warnings.append(text)
             self.session.warn(text)
 
-        resolved = resolve_graphs(self, source, paths, origin, warn)
+        resolved = resolve_graphs(means, source, paths, origin, warn)
         for graph, name in zip(resolved.graphs, names, strict=True):
             if name is not None and resolved.is_lasting:
                 kept = _KeptGraph(tuple(warnings), msgspec.Raw(graph_to_json(graph)))

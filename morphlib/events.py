@@ -51,6 +51,14 @@ class StepStarted(Event, frozen=True, tag="step_started"):
     slot: int
 
 
+class BuildOutput(Event, frozen=True, tag="build_output"):
+    """What a source's build printed, as it prints it; told with build-log-on-stdout only."""
+
+    name: str  # of the source
+    key: str
+    text: str  # whole lines; bytes that are no UTF-8 as backslash escapes
+
+
 class SourceFinished(Event, frozen=True, tag="source_finished"):
     """A source ended: built here, found in a cache, or failed."""
 
@@ -102,6 +110,7 @@ AnyEvent = (
     | BuildStarted
     | SourceStarted
     | StepStarted
+    | BuildOutput
     | SourceFinished
     | SourceFailed
     | ArtifactCached

@@ -62,7 +62,9 @@ class _ChunkBuild:
             self.layers = self.layout.layers()
         with ExitStack() as stack:
             with self.recorder.phase("mount", quiet=True):
-                opened = stack.enter_context(self.layout.open(self.layers, staged_source))
+                opened = stack.enter_context(
+                    self.layout.open(self.layers, staged_source, log.fileno())
+                )
             if self.bench.options.log_on_stdout:
                 self._tail = stack.enter_context(LogTail(Path(log.name), self._tell_output))
             self._run_steps(opened, log)

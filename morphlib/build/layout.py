@@ -5,7 +5,9 @@ Building a chunk and entering a shell in its place lay it out in the same way.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 from morphlib.build.area import Area, AreaRecord
 from morphlib.build.environment import CCACHE_DIR, Places, build_environment, make_flags
 from morphlib.build.layers import Layer
+from morphlib.build.rooted import resolve_in
 from morphlib.build.sandbox import OpenSandbox, Sandbox, open_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.scratch import scratch_directory
@@ -62,11 +65,16 @@ class ChunkLayout:
         return self.bench.layers_of(self.bench.graph.staged(self.source))
 
     @contextmanager
-    def open(self, layers: Sequence[Layer], staged_source: StagedSource) -> Iterator[OpenSandbox]:
-        """The sandbox, ready for commands."""
+    def open(
+        self, layers: Sequence[Layer], staged_source: StagedSource, log_fd: int = 2
+    ) -> Iterator[OpenSandbox]:
+        """The sandbox, ready for commands. What preparing it prints goes to `log_fd`."""
+        in_staging = self.recipe.build_mode is BuildMode.STAGING
         with (
             scratch_directory(self.area.work) as work,
-            stage(layers, self._mount_points(), work) as staged,
+            stage(
+                layers, self._mount_points(), work, ldconfig_log=log_fd if in_staging else None
+            ) as staged,
         ):
             self.bench.note_fallback(staged.fallback)
             sandbox = self._sandbox(staged.root, staged_source, work)
@@ -114,7 +122,7 @@ class ChunkLayout:
             commit_time=staged.commit_time,
             ccache=options.ccache is not None,
             distcc=options.distcc,
-            extra_files=[f"/{name}" for name in _COMPILER_METADATA if (root / name).is_file()],
+            extra_files=[f"/{n}" for n in _COMPILER_METADATA if resolve_in(root, n).is_file()],
             caller=options.caller,
         )
         return Sandbox(
@@ -132,16 +140,19 @@ class ChunkLayout:
         return list(dict.fromkeys(s.recipe.prefix for s in sources if s.recipe is not None))
 
     def _ccache(self, root: Path) -> Path | None:
-        """The compiler cache of the chunk's repository, where the build has a ccache to use it."""
+        """The compiler cache of the chunk's repository, where the build has a ccache to use it.
+
+        Repositories of one name at different places don't share one.
+        """
         directory = self.bench.options.ccache
         if directory is None or not any(
             os.path.lexists(root / place) for place in ("usr/lib/ccache", "usr/bin/ccache")
         ):
             return None
-        name = self.source.origin.url.rstrip("/").rpartition("/")[2].removesuffix(".git")
-        if name in ("", ".", ".."):
-            return None
-        place = directory / name
+        url = self.source.origin.url
+        name = re.sub(r"[^A-Za-z0-9_.+-]", "_", url.rstrip("/").rpartition("/")[2])
+        digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+        place = directory / f"{name.removesuffix('.git')[:64]}-{digest}"
         with explain_failure("make a compiler cache", directory):
             place.mkdir(parents=True, exist_ok=True)
         return place

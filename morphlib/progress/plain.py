@@ -9,6 +9,7 @@ from typing import TextIO
 
 from morphlib.events import (
     AnyEvent,
+    BuildOutput,
     SourceFailed,
     SourceFinished,
     SourceStarted,
@@ -51,6 +52,9 @@ class PlainReporter:
         if isinstance(event, SourceStarted | SourceFinished):
             prefix = f"[Build {event.index}/{event.total}] [{event.name}] "
             self._prefixes[event.name] = prefix
+        if isinstance(event, BuildOutput):
+            self._output.write(event.text)
+            self._output.flush()
         for number, line in enumerate(describe(event)):
             # What helps to mend a failure comes last, where it is seen.
             if number == 1 and isinstance(event, SourceFailed) and not self._logs_shown:

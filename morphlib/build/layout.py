@@ -54,6 +54,8 @@ class ChunkLayout:
                 (self.temporary, 0o1777),
             ):
                 directory.mkdir()
+                # A setgid TEMPDIR hands down its group, which would end up in artifacts.
+                os.chown(directory, 0, 0)
                 directory.chmod(mode)
         context = self.bench.context
         return stage_source(

@@ -11,7 +11,6 @@ from morphlib.build import syscalls
 from morphlib.build.overlay import OverlayUnavailable, mount_overlay
 from morphlib.build.removal import remove_tree
 
-
 #: Whether overlays over a file system (by device number) can be mounted from memory.
 _overlay_works: dict[int, bool] = {}
 

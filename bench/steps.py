@@ -15,11 +15,11 @@ _OVERALL = "overall-build"
 
 #: The phases of a chunk's build, by what they do. A phase that is not here stands for itself.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "source": ("fetch", "fetch-sources", "source", "sources", "stage-source", "stage-sources"),
-    "staging": ("stage", "staging", "stage-dependencies", "unstage"),
+    "source": ("extract",),
+    "staging": ("stage", "mount"),
     "sandbox": STEPS,
-    "split": ("determine-splits", "split"),
-    "store": ("create-chunks", "store", "publish"),
+    "split": ("determine-splits",),
+    "store": ("create-chunks", "store"),
 }
 _GROUP_OF = {phase: group for group, phases in _GROUPS.items() for phase in phases}
 

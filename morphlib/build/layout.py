@@ -138,8 +138,9 @@ class ChunkLayout:
     def _prefixes(self) -> list[str]:
         """The prefixes of the chunks in the staging area, in dependency order."""
         graph = self.bench.graph
-        sources = (graph.source(ref) for ref in graph.staged(self.source))
-        return list(dict.fromkeys(s.recipe.prefix for s in sources if s.recipe is not None))
+        ids = dict.fromkeys(ref.source for ref in graph.staged(self.source))
+        recipes = (graph.source(source_id).recipe for source_id in ids)
+        return list(dict.fromkeys(recipe.prefix for recipe in recipes if recipe is not None))
 
     def _ccache(self, root: Path) -> Path | None:
         """The compiler cache of the chunk's repository, where the build has a ccache to use it.

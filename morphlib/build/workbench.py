@@ -30,6 +30,8 @@ class Workbench:
     #: weaker ways that had to be taken, told once each and recorded with the artifact
     fallbacks: set[str] = field(default_factory=set)
     leavings: Leavings = field(default_factory=Leavings)
+    #: layers that were looked at before; the running build keeps them from being collected
+    _layers: dict[tuple[str, ...], Layer] = field(default_factory=dict)
 
     @property
     def graph(self) -> BuildGraph:
@@ -61,9 +63,13 @@ class Workbench:
         return [self._layer(self.graph.source(i), names) for i, names in chosen.items()]
 
     def _layer(self, source: Source, artifacts: Sequence[str]) -> Layer:
-        directory = self.options.layers / layer_name(source, artifacts)
-        layer = load_layer(directory)
-        return layer if layer is not None else self._unpack(source, artifacts, directory)
+        wanted = (source.id, *artifacts)
+        layer = self._layers.get(wanted)
+        if layer is None:
+            directory = self.options.layers / layer_name(source, artifacts)
+            layer = load_layer(directory) or self._unpack(source, artifacts, directory)
+            self._layers[wanted] = layer
+        return layer
 
     def _unpack(self, source: Source, artifacts: Sequence[str], directory: Path) -> Layer:
         """Make a layer of stored artifacts: it came from elsewhere, was cleared away or altered."""

@@ -329,7 +329,8 @@ class LayerInMaking:
 def layer_in_making(destination: Path) -> Iterator[LayerInMaking]:
     making = LayerInMaking(destination)
     try:
-        making.directory.mkdir(parents=True)
+        # Nobody else may come by the set-user-id programs of a tree.
+        making.directory.mkdir(mode=0o700, parents=True)
         yield making
         making.publish()
     except OSError as error:

@@ -48,11 +48,12 @@ class _Assembly:
         self.source = source
         self.recorder = recorder
         self.area = area
+        self.layers: Sequence[Layer] = ()
 
     def run(self) -> None:
         with self.recorder.phase("unpack-strata"):
             chosen = self._chosen()
-            layers = self.bench.layers_of(chosen)
+            layers = self.layers = self.bench.layers_of(chosen)
             self._warn_of_overlaps(layers)
             work = self.area.path / "stage"
             work.mkdir()
@@ -139,7 +140,7 @@ class _Assembly:
     def _store(self, staged: Staged, chosen: Sequence[ArtifactRef]) -> None:
         store = self.bench.store
         with explain_failure(f"store the system {self.source.name}", store.directory):
-            members = self._members(staged, self._metadata(staged.root, chosen))
+            members = self._members(staged, self._metadata(chosen))
             out = store.temporary()
             written = write_tar(out, staged.root, members)
         name = self.source.filename(self.source.artifacts[0])
@@ -165,20 +166,29 @@ class _Assembly:
             if stand_in is not None and not stand_in.is_directory and stand_in.size == 0:
                 members[device.path] = device
         for path, content in metadata.items():
+            if path in members and members[path].is_directory:
+                raise _in_the_way(path)
             members[path] = file_member(path, content)
+        if "baserock" in members and not members["baserock"].is_directory:
+            raise _in_the_way("baserock")
         if "baserock" not in members:
             status = staged.root.lstat()
             members["baserock"] = Member("baserock", 0o040755, status.st_uid, status.st_gid)
         return sorted(members.values(), key=lambda m: ("" if m.path == "." else "/") + m.path)
 
-    def _metadata(self, root: Path, chosen: Sequence[ArtifactRef]) -> dict[str, bytes]:
-        """The metadata of everything in the system, now with where it came from."""
+    def _metadata(self, chosen: Sequence[ArtifactRef]) -> dict[str, bytes]:
+        """The metadata of everything in the system, now with where it came from.
+
+        That of a chunk is read from its own layer: in the tree another may have put a file there.
+        """
         graph, version = self.bench.graph, self.bench.options.version
         found: dict[str, bytes] = {}
+        sources = dict.fromkeys(ref.source for ref in chosen)
+        layers = dict(zip(sources, self.layers, strict=True))
         for ref in chosen:
             path = f"baserock/{ref.name}.meta"
             source = graph.source(ref)
-            document = json.loads(resolve_in(root, path).read_bytes())
+            document = json.loads((layers[ref.source].root / path).read_bytes())
             found[path] = encode(document | provenance(source, version))
         for ref in self.source.dependencies:
             stratum = graph.source(ref)
@@ -187,3 +197,11 @@ class _Assembly:
         name = self.source.artifacts[0]
         found[f"baserock/{name}.meta"] = system_metadata(graph, version)
         return found
+
+
+def _in_the_way(path: str) -> MorphError:
+    return MorphError(
+        f"the system has something else than Morph's own files at /{path}",
+        reason=Reason.BUILD,
+        hint="Morph keeps metadata there: chunks and system integration must leave it alone.",
+    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Lock
 
 from morphlib import events
@@ -16,6 +19,7 @@ from morphlib.build.slots import BusySlots
 from morphlib.build.stratum import build_stratum
 from morphlib.build.system import build_system
 from morphlib.build.workbench import Workbench
+from morphlib.cache.failures import storage_error
 from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError, Reason
 from morphlib.graph.model import Source
@@ -73,7 +77,8 @@ def _build(bench: Workbench, job: Job) -> Built | Failed:
 
     recorder = Recorder(source.kind, tell_step)
     try:
-        _build_kind(bench, source, recorder)
+        with _as_expected(bench, source):
+            _build_kind(bench, source, recorder)
     except MorphError as error:
         message = error.message
         if source.name not in message:
@@ -93,6 +98,25 @@ def _build(bench: Workbench, job: Job) -> Built | Failed:
         peak_memory=recorder.peak_memory,
         steps=recorder.steps(),
     )
+
+
+@contextmanager
+def _as_expected(bench: Workbench, source: Source) -> Iterator[None]:
+    """One source can't be built for whatever reason: that is no reason for its builder to end."""
+    try:
+        yield
+    except MorphError:
+        raise
+    except OSError as error:
+        place = error.filename if isinstance(error.filename, str) else bench.options.tempdir
+        raise storage_error(error, f"build {source.name}", Path(place)) from error
+    except Exception as error:
+        trace = traceback.format_exc().rstrip()
+        raise MorphError(
+            f"{source.kind} {source.name}: internal error, please report: {error!r}",
+            reason=Reason.BUILD,
+            hint=trace,
+        ) from error
 
 
 def _build_kind(bench: Workbench, source: Source, recorder: Recorder) -> None:

@@ -1,5 +1,5 @@
 # fish completion for morph: put it in ~/.config/fish/completions/morph.fish
-set -l commands build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture show-build-log show-dependencies validate
+set -l commands build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate
 complete -c morph -f
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a build -d 'Build a system, or components of it'
 complete -c morph -n "__fish_seen_subcommand_from build" -F
@@ -11,13 +11,15 @@ complete -c morph -n "not __fish_seen_subcommand_from $commands" -a explain-key 
 complete -c morph -n "__fish_seen_subcommand_from explain-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a gc -d 'Make room in the cache and among temporary files'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show help for a command or an extension'
-complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture show-build-log show-dependencies validate'
+complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-all -d 'Show help with all options and commands'
-complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture show-build-log show-dependencies validate'
+complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-extensions -d 'List extensions for deployment'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a list-artifacts -d 'List the files that systems have in the cache'
 complete -c morph -n "__fish_seen_subcommand_from list-artifacts" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a print-architecture -d 'Show the architecture of this machine'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a shell -d 'Step into the place where a chunk is built'
+complete -c morph -n "__fish_seen_subcommand_from shell" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a show-build-log -d 'Print the build log of a chunk'
 complete -c morph -n "__fish_seen_subcommand_from show-build-log" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a show-dependencies -d 'Show what artifacts depend on'

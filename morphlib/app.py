@@ -197,8 +197,22 @@ def _run_command(
             from morphlib.directories import make_directories
 
             make_directories(settings)
-        session = stack.enter_context(open_session(program, argv, settings, warn))
+        call = calling_words(argv[0], settings, invocation)
+        session = stack.enter_context(open_session(program, argv, settings, warn, call=call))
         return load_run(command)(session, words[1:]) or EXIT_SUCCESS
+
+
+def calling_words(name: str, settings: Settings, invocation: Invocation) -> list[str]:
+    """What a command line begins with that is to use the same directories, from anywhere."""
+    if "/" in name:
+        path = os.path.abspath(name)  # noqa: PTH100 - Path.resolve would follow the symlink
+        words = [path]
+    else:
+        words = [name]
+    if "no-default-configs" in invocation.actions:
+        words.append("--no-default-configs")
+    words += [f"--config={Path.cwd() / path}" for path in invocation.configs]
+    return [*words, f"--cachedir={settings.cachedir}", f"--tempdir={settings.tempdir}"]
 
 
 def _tell_error(error: MorphError) -> int:

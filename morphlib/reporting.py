@@ -28,7 +28,12 @@ class Reporter(Protocol):
 
 @contextmanager
 def open_session(
-    program: str, argv: Sequence[str], settings: Settings, warn: Callable[[str], None]
+    program: str,
+    argv: Sequence[str],
+    settings: Settings,
+    warn: Callable[[str], None],
+    *,
+    call: Sequence[str] = ("morph",),
 ) -> Iterator[Session]:
     """The session of a command; on leaving, everything is written and the terminal is as before."""
     output = _open_output(settings)
@@ -41,7 +46,9 @@ def open_session(
             listener = add_log(reporter, settings, argv)
         if settings.debug or listener is not reporter:
             process.on_start = CommandTeller(listener)
-        yield Session(program, settings, output, sys.stdout, listener, _warner(listener))
+        yield Session(
+            program, settings, output, sys.stdout, listener, _warner(listener), tuple(call)
+        )
     finally:
         process.on_start = None
         reporter.close()

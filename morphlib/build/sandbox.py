@@ -108,15 +108,16 @@ class OpenSandbox:
     def run(
         self,
         argv: Sequence[Argument],
-        log_fd: int,
+        log_fd: int | None,
         *,
         environment: Mapping[str, Argument] | None = None,
     ) -> Outcome:
         """Run a command to its end; nothing that it started is left then.
 
-        Standard input is empty, standard output and error go to `log_fd`. `environment` takes the
-        place of the sandbox's own. Raises MorphError if there is no sandbox to be had; whatever
-        interrupts the caller kills the command.
+        Standard input is empty, standard output and error go to `log_fd`; where that is None, the
+        command has the caller's own streams and terminal, and the caller no other child.
+        `environment` takes the place of the sandbox's own. Raises MorphError if there is no sandbox
+        to be had; whatever interrupts the caller kills the command.
         """
         environment = self.sandbox.environment if environment is None else environment
         with _status_pipe() as (reading, writing):
@@ -126,9 +127,9 @@ class OpenSandbox:
             pid = _spawn(command, log_fd)
             os.close(writing)
             try:
-                status, cpu, peak = _wait(pid)
+                status, cpu, peak = _wait(pid, own_session=log_fd is not None)
             except BaseException:
-                _kill(pid)
+                _kill(pid, own_session=log_fd is not None)
                 raise
             if b'"exit-code"' not in os.read(reading, 4096):
                 raise _not_started(status)
@@ -190,20 +191,17 @@ def _status_pipe() -> Iterator[tuple[int, int]]:
             os.close(writing)
 
 
-def _spawn(command: list[Argument], log_fd: int) -> int:
+def _spawn(command: list[Argument], log_fd: int | None) -> int:
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    streams = [] if log_fd is None else [(nothing, 0), (log_fd, 1), (log_fd, 2)]
     try:
-        # A session of its own: there is no terminal to type into.
+        # A session of its own, unless it is to have our terminal: there is none to type into.
         return os.posix_spawn(
             command[0],
             command,
             {},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, nothing, 0),
-                (os.POSIX_SPAWN_DUP2, log_fd, 1),
-                (os.POSIX_SPAWN_DUP2, log_fd, 2),
-            ],
-            setsid=True,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, stream) for fd, stream in streams],
+            setsid=log_fd is not None,
             setsigmask=[],
             setsigdef=_SIGNALS,
         )
@@ -213,8 +211,8 @@ def _spawn(command: list[Argument], log_fd: int) -> int:
         os.close(nothing)
 
 
-def _wait(pid: int) -> tuple[int, float, int]:
-    """Wait for a process and all of its group that become ours.
+def _wait(pid: int, *, own_session: bool) -> tuple[int, float, int]:
+    """Wait for a process and all of its group (all children, if it has none) that become ours.
 
     Bubblewrap ends with the command, but the first process of the command's namespace, which knows
     what time and memory was used, a moment later: as an orphan it becomes a child of the builder.
@@ -222,7 +220,7 @@ def _wait(pid: int) -> tuple[int, float, int]:
     status, cpu, peak = 0, 0.0, 0
     while True:
         try:
-            ended, wait_status, usage = os.wait4(-pid, 0)
+            ended, wait_status, usage = os.wait4(-pid if own_session else -1, 0)
         except ChildProcessError:
             return status, cpu, peak * 1024
         cpu += usage.ru_utime + usage.ru_stime
@@ -234,11 +232,11 @@ def _wait(pid: int) -> tuple[int, float, int]:
             status = code if code >= 0 else 128 - code
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, *, own_session: bool) -> None:
     """Kill bubblewrap, and with it everything in the sandbox, and wait until that is so."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    _wait(pid)
+        (os.killpg if own_session else os.kill)(pid, signal.SIGKILL)
+    _wait(pid, own_session=own_session)
 
 
 def _not_started(status: int) -> MorphError:

@@ -82,19 +82,36 @@ def _stack(layers: Sequence[Layer]) -> Stack:
 
 @contextlib.contextmanager
 def stage_writable(
-    layers: Sequence[Layer], work: Path, *, use_overlay: bool = True
+    layers: Sequence[Layer],
+    work: Path,
+    *,
+    use_overlay: bool = True,
+    changes: Path | None = None,
 ) -> Iterator[Staged]:
-    """A staging area of layers that can be changed; the layers can't. See `stage`."""
+    """A staging area of layers that can be changed; the layers can't. See `stage`.
+
+    With `changes`, a directory that need not exist yet, what is changed stays there, and what was
+    changed of the same layers before is there again.
+    """
     fit = prepare_layers(layers)
-    with _staged(fit, None, work, writable=True, use_overlay=use_overlay) as staged:
+    with _staged(
+        fit, None, work, writable=True, use_overlay=use_overlay, changes=changes
+    ) as staged:
         yield staged
 
 
 @contextlib.contextmanager
 def _staged(
-    layers: Sequence[Layer], top: Path | None, work: Path, *, writable: bool, use_overlay: bool
+    layers: Sequence[Layer],
+    top: Path | None,
+    work: Path,
+    *,
+    writable: bool,
+    use_overlay: bool,
+    changes: Path | None = None,
 ) -> Iterator[Staged]:
     root, upper = work / "root", work / "upper"
+    kept_upper, kept_root = (changes / "upper", changes / "root") if changes else (None, None)
     lower = [layer.root for layer in layers] + ([top] if top is not None else [])
     fallback = None
     try:
@@ -102,14 +119,15 @@ def _staged(
             root.mkdir()
             if not use_overlay:
                 raise OverlayUnavailable("overlay mounts are switched off")
-            if writable:
+            if writable and not _take_back(kept_upper, upper):
                 _make_upper(upper, layers)
             mount_overlay(
                 lower or [_empty(work)], root, upper=upper if writable else None, scratch=work
             )
         except OverlayUnavailable as reason:
             fallback = str(reason)
-            _lay_out_instead(layers, root, top, writable=writable)
+            if not _take_back(kept_root, root):
+                _lay_out_instead(layers, root, top, writable=writable)
         except OSError as error:
             raise _failure(work, error) from error
         yield Staged(root, merged_devices(layers), fallback)
@@ -117,9 +135,27 @@ def _staged(
         if fallback is None:
             with contextlib.suppress(OSError):
                 syscalls.unmount(os.fspath(root))
+            _put_aside(upper, kept_upper)
+        else:
+            _put_aside(root, kept_root)
         for each in (root, upper, top, work / "overlay-work", work / "empty"):
             if each is not None:
                 remove_tree(each)
+
+
+def _take_back(kept: Path | None, place: Path) -> bool:
+    """Move what was kept to its place, which may be an empty directory. False if there is none."""
+    if kept is None or not kept.is_dir():
+        return False
+    kept.rename(place)
+    return True
+
+
+def _put_aside(tree: Path, kept: Path | None) -> None:
+    if kept is not None and tree.is_dir():
+        with contextlib.suppress(OSError):  # at worst there is less to look at later
+            kept.parent.mkdir(exist_ok=True)
+            tree.rename(kept)
 
 
 def _lay_out_instead(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from morphlib import events
 from morphlib.build.archive import write_tar
-from morphlib.build.area import Area, make_area
+from morphlib.build.area import Area, AreaRecord, make_area
 from morphlib.build.layers import Layer
 from morphlib.build.ldconfig import run_ldconfig
 from morphlib.build.members import Member, file_member, walk_tree
@@ -53,13 +53,10 @@ class _Assembly:
     def run(self) -> None:
         with self.recorder.phase("unpack-strata"):
             chosen = self._chosen()
-            layers = self.layers = self.bench.layers_of(chosen)
-            self._warn_of_overlaps(layers)
-            work = self.area.path / "stage"
-            work.mkdir()
-            context = stage_writable(layers, work)
-            staged = context.__enter__()
-        try:
+            self.layers = self.bench.layers_of(chosen)
+            self._warn_of_overlaps(self.layers)
+            self.area.work.mkdir()
+        with stage_writable(self.layers, self.area.work, changes=self.area.changes) as staged:
             self.bench.note_fallback(staged.fallback)
             log_path = self.area.path / "ldconfig.log"
             with self.recorder.phase("ldconfig"), log_path.open("wb", buffering=0) as log:
@@ -68,8 +65,6 @@ class _Assembly:
             self._integrate(staged.root)
             with self.recorder.phase("store"):
                 self._store(staged, chosen)
-        finally:
-            context.__exit__(None, None, None)
 
     def _chosen(self) -> list[ArtifactRef]:
         """The chunk artifacts that go in, strata in dependency order."""
@@ -113,9 +108,11 @@ class _Assembly:
                     outcome = opened.run([f"/{_INTEGRATION}/{name}"], file.fileno())
                     self.recorder.add_command(outcome.cpu_seconds, outcome.peak_memory_bytes)
                     if outcome.status != 0:
-                        raise self._failure(outcome.status, name, log)
+                        raise self._failure(outcome.status, name, log, sandbox)
 
-    def _failure(self, status: int, script: str, log: Path) -> MorphError:
+    def _failure(self, status: int, script: str, log: Path, sandbox: Sandbox) -> MorphError:
+        directories = [layer.directory for layer in self.layers]
+        self.area.record(AreaRecord.of(self.source, directories, (), sandbox))
         shell = self.area.keep_for_debugging(log, self.bench.options.program)
         tail = log.read_bytes()[-65536:].decode("utf-8", "backslashreplace").splitlines()
         self.bench.tell(
@@ -134,7 +131,8 @@ class _Assembly:
             f"In staging area {self.area.path}: system integration commands failed "
             f"(exit_code={status}) while assembling {self.source.name}",
             reason=Reason.BUILD,
-            hint=f"The script is /{_INTEGRATION}/{script}; the log is {self.area.log}",
+            hint=f"The script is /{_INTEGRATION}/{script}; the log is {self.area.log}. "
+            f"To look around in the sandbox: {shell}",
         )
 
     def _store(self, staged: Staged, chosen: Sequence[ArtifactRef]) -> None:

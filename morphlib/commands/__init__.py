@@ -53,6 +53,9 @@ _COMMANDS = (
     Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),
     Command("list-artifacts", "MORPH [MORPH]...", "List the files that systems have in the cache"),
     Command("print-architecture", "", "Show the architecture of this machine", Needs.NOTHING),
+    Command(
+        "shell", "SYSTEM CHUNK | AREA [-- COMMAND...]", "Step into the place where a chunk is built"
+    ),
     Command("show-build-log", "SYSTEM CHUNK", "Print the build log of a chunk"),
     Command("show-dependencies", "(REPO REF MORPHOLOGY)...", "Show what artifacts depend on"),
     Command("validate", "[FILE...]", "Check definitions and tell all mistakes", Needs.NOTHING),

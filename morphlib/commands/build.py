@@ -86,6 +86,7 @@ def build_context(workshop: Workshop, graph: BuildGraph) -> BuildContext:
         distcc=not settings.no_distcc,
         log_on_stdout=settings.build_log_on_stdout,
         caller=dict(os.environ),
+        program=workshop.session.call,
         version={"version": describe_version()},
     )
     store = ArtifactStore(settings.cachedir / "artifacts", workshop.session.listener)

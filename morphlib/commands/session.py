@@ -20,6 +20,7 @@ class Session:
 
     `output` takes statuses and what most commands print (--output may lead it to a file), `stdout`
     is the real standard output, where listings go that ignore --output. `listener` shows events.
+    `call` are the words that begin a command line which uses the same directories.
     """
 
     program: str
@@ -28,6 +29,7 @@ class Session:
     stdout: TextIO
     listener: Listener
     warn: Callable[[str], None]
+    call: tuple[str, ...] = ("morph",)
 
     def status(self, text: str) -> None:
         """Tell a line that --quiet hides."""

@@ -1,4 +1,4 @@
-"""List the names of all cached files that belong to some systems.
+"""List the names of the files in the cache that systems are made of and built with.
 
 MORPH are files of systems in the definitions around the working directory (or in --repo at --ref).
 Nothing is built. The older form, list-artifacts REPO REF MORPH..., is understood as well.
@@ -18,7 +18,8 @@ from morphlib.graph.model import BuildGraph
 
 def run(session: Session, arguments: Sequence[str]) -> None:
     settings = session.settings
-    if settings.repo is None and len(arguments) >= 3 and not _is_morph(arguments[:2]):
+    chosen = settings.repo is not None or settings.ref is not None
+    if not chosen and len(arguments) >= 3 and not _is_morph(arguments[:2]):
         session, arguments = with_repo(session, arguments[0], arguments[1]), arguments[2:]
     if not arguments:
         raise MorphError("usage: morph list-artifacts MORPH [MORPH]...", reason=Reason.USAGE)
@@ -36,11 +37,11 @@ def _is_morph(names: Iterable[str]) -> bool:
 
 
 def artifact_files(graphs: Iterable[BuildGraph]) -> set[str]:
-    """The names of all files that the cache holds of some systems once they are built."""
+    """What the cache holds of all that some systems need, once they are built."""
     names: set[str] = set()
     for graph in graphs:
-        for source in graph.sources:
-            names.update(source.filenames())
+        for source, ref in graph.needed():
+            names.update(source.filenames([ref.name]))
             names.add(f"{source.key}.meta")
             if source.kind is Kind.CHUNK:
                 names.add(f"{source.key}.build-log")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
 from morphlib.commands.triplets import triplets, with_repo
-from morphlib.graph.model import ArtifactRef, BuildGraph, Source
+from morphlib.graph.model import BuildGraph, Source
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:
@@ -44,13 +44,8 @@ def describe(graph: BuildGraph) -> list[tuple[str, list[str]]]:
             artifact_text(source, ref.name),
             sorted(artifact_text(graph.source(d), d.name) for d in source.dependencies),
         )
-        for source, ref in reversed(_needed(graph))
+        for source, ref in reversed(list(graph.needed()))
     ]
-
-
-def _needed(graph: BuildGraph) -> list[tuple[Source, ArtifactRef]]:
-    used = {ref for source in graph.sources for ref in source.dependencies}
-    return [(source, ref) for source, ref in graph.walk() if ref in used or source.id == graph.root]
 
 
 def artifact_text(source: Source, artifact: str) -> str:

@@ -121,9 +121,13 @@ class Source(msgspec.Struct, frozen=True):
         """The name under which an artifact is cached."""
         return f"{self.key}.{self.kind}.{artifact}"
 
-    def filenames(self) -> tuple[str, ...]:
-        """Every file by which the source counts as cached; strata have metadata beside the list."""
-        names = tuple(self.filename(artifact) for artifact in self.artifacts)
+    def filenames(self, artifacts: Iterable[str] | None = None) -> tuple[str, ...]:
+        """The files of some artifacts; strata have metadata beside the list.
+
+        Those of all of them, without `artifacts`, are what makes the source count as cached.
+        """
+        chosen = self.artifacts if artifacts is None else artifacts
+        names = tuple(self.filename(artifact) for artifact in chosen)
         if self.kind is Kind.STRATUM:
             names += tuple(f"{name}.meta" for name in names)
         return names
@@ -221,7 +225,18 @@ class BuildGraph:
         )
 
     def walk(self) -> Iterator[tuple[Source, ArtifactRef]]:
-        """Every artifact of the build, in build order."""
+        """Every artifact of every source, in build order."""
         for source in self.sources:
             for artifact in source.artifacts:
                 yield source, ArtifactRef(source.id, artifact)
+
+    def needed(self) -> Iterator[tuple[Source, ArtifactRef]]:
+        """The artifacts that the system needs, its own included, in build order.
+
+        Artifacts of needed sources are left out if nothing depends on them: they are built along
+        with the others, but nothing is made of them.
+        """
+        used = {ref for source in self.sources for ref in source.dependencies}
+        for source, ref in self.walk():
+            if ref in used or source.id == self.root:
+                yield source, ref

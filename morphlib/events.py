@@ -22,6 +22,7 @@ class Status(Event, frozen=True, tag="status"):
 
     text: str
     level: Literal["normal", "chatty", "error", "warning"] = "normal"
+    source: str = ""  # name of the source that is built, where it is about one
 
 
 class BuildStarted(Event, frozen=True, tag="build_started"):

@@ -194,3 +194,10 @@ def remove_abandoned(staging: Path) -> None:
                     remove_tree(path)
         except MorphError:
             continue
+
+
+def read_tail(log: Path, lines: int = 20) -> list[str]:
+    """The last lines of a log, however long it is; what is no UTF-8 in it as escapes."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+        return file.read().decode("utf-8", "backslashreplace").splitlines()[-lines:]

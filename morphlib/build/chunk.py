@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from morphlib import events
 from morphlib.build.archive import write_tar
-from morphlib.build.area import Area, make_area
-from morphlib.build.layers import Layer, Part, layers_from_install
+from morphlib.build.area import Area, make_area, read_tail
+from morphlib.build.layers import Layer, Part, layers_from_install, separate_links
 from morphlib.build.layout import ChunkLayout
 from morphlib.build.logtail import LogTail
 from morphlib.build.members import Member, device_members, file_member, walk_tree, with_parents
@@ -24,8 +24,6 @@ from morphlib.errors import MorphError, Reason
 from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import Source, command_of
 
-_TAIL_LINES = 20
-
 
 def build_chunk(bench: Workbench, source: Source, recorder: Recorder) -> None:
     """Build a chunk and store its artifacts and its log.
@@ -38,6 +36,7 @@ def build_chunk(bench: Workbench, source: Source, recorder: Recorder) -> None:
         with bench.store.open_log(source.key) as log:
             installed = build.run(log)
         build.store(installed)
+        bench.say(source, "Removing staging area")
 
 
 class _ChunkBuild:
@@ -56,10 +55,15 @@ class _ChunkBuild:
 
     def run(self, log: BinaryIO) -> list[Member]:
         """Lay everything out, run all steps. Returns what was installed."""
-        with self.recorder.phase("extract"):
-            staged_source = self.layout.extract()
         with self.recorder.phase("stage"):
             self.layers = self.layout.layers()
+        origin = self.source.origin
+        self.bench.say(
+            self.source, f"Starting actual build: {self.source.name} {origin.commit[:7]}"
+        )
+        with self.recorder.phase("extract"):
+            self.bench.say(self.source, f"Extracting {origin.url} into {self.layout.build_dir}")
+            staged_source = self.layout.extract()
         with ExitStack() as stack:
             with self.recorder.phase("mount", quiet=True):
                 opened = stack.enter_context(
@@ -103,7 +107,7 @@ class _ChunkBuild:
     def _failure(self, step: str, status: int, log: Path) -> MorphError:
         shell = self.area.keep_for_debugging(log, self.bench.options.program)
         final = self.bench.store.log_path(self.source.key)
-        tail = log.read_bytes()[-65536:].decode("utf-8", "backslashreplace").splitlines()
+        tail = read_tail(log)
         self.bench.tell(
             events.SourceFailed(
                 name=self.source.name,
@@ -111,7 +115,7 @@ class _ChunkBuild:
                 step=step,
                 exit_code=status,
                 log=str(self.area.log),
-                tail=tuple(tail[-_TAIL_LINES:]),
+                tail=tuple(tail),
                 staging=str(self.area.path),
                 shell=shell,
             )
@@ -134,18 +138,16 @@ class _ChunkBuild:
             with explain_failure(
                 f"store the artifacts of {self.source.name}", self.bench.store.directory
             ):
+                artifacts = separate_links(self.install_dir, artifacts)
                 for artifact, members in artifacts.items():
+                    self.bench.say(self.source, f"Creating chunk artifact {artifact}")
                     name = self.source.filename(artifact)
                     files[name] = self.bench.store.temporary()
                     digests[name] = write_tar(files[name], self.install_dir, members).digest
         with self.recorder.phase("store"):
             self._keep_layer(artifacts, installed)
-            self.bench.store.publish(
-                self.source.key,
-                files,
-                {f"{self.source.key}.meta": self._meta()},
-                digests=digests,
-            )
+        meta = {f"{self.source.key}.meta": self._meta()}
+        self.bench.store.publish(self.source.key, files, meta, digests=digests)
 
     def _artifacts(self, installed: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
         """The members of each artifact, with metadata, integration scripts and device nodes."""

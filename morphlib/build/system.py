@@ -9,7 +9,7 @@ from pathlib import Path
 
 from morphlib import events
 from morphlib.build.archive import write_tar
-from morphlib.build.area import Area, AreaRecord, make_area
+from morphlib.build.area import Area, AreaRecord, make_area, read_tail
 from morphlib.build.layers import Layer
 from morphlib.build.ldconfig import run_ldconfig
 from morphlib.build.members import Member, file_member, walk_tree
@@ -114,7 +114,7 @@ class _Assembly:
         directories = [layer.directory for layer in self.layers]
         self.area.record(AreaRecord.of(self.source, directories, (), sandbox))
         shell = self.area.keep_for_debugging(log, self.bench.options.program)
-        tail = log.read_bytes()[-65536:].decode("utf-8", "backslashreplace").splitlines()
+        tail = read_tail(log)
         self.bench.tell(
             events.SourceFailed(
                 name=self.source.name,
@@ -122,7 +122,7 @@ class _Assembly:
                 step="integrate",
                 exit_code=status,
                 log=str(self.area.log),
-                tail=tuple(tail[-20:]),
+                tail=tuple(tail),
                 staging=str(self.area.path),
                 shell=shell,
             )

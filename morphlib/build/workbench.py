@@ -45,6 +45,10 @@ class Workbench:
     def options(self) -> BuildOptions:
         return self.context.options
 
+    def say(self, source: Source, text: str) -> None:
+        """Tell a line about a source."""
+        self.tell(events.Status(text=text, source=source.name))
+
     def warn(self, text: str) -> None:
         self.tell(events.Status(text=text, level="warning"))
 

@@ -35,19 +35,24 @@ _STEP_TEXTS = {
     "fetch": "Fetching sources",
     "stage": "Creating staging area",
     "extract": "Extracting sources",
-    "split": "Creating artifacts",
+    "determine-splits": "Splitting",
+    "create-chunks": "Creating artifacts",
+    "unpack-strata": "Unpacking strata",
     "store": "Storing artifacts",
     "integrate": "Running system integration commands",
     "ldconfig": "Running ldconfig",
-    "clean": "Removing staging area",
 }
+
+
+#: Steps of which builders tell more, by statuses of their own.
+_TOLD_BY_STATUS = frozenset({"extract", "determine-splits", "create-chunks", "store"})
 
 
 def describe(event: AnyEvent) -> Iterator[Line]:
     """The lines that tell of an event; none where there is nothing to say."""
     match event:
         case Status():
-            yield Line(event.text, event.level)
+            yield Line(event.text, event.level, event.source)
         case BuildStarted():
             todo = event.total - event.cached
             text = f"{event.cached} of {event.total} sources are cached, {todo} to build"
@@ -57,7 +62,8 @@ def describe(event: AnyEvent) -> Iterator[Line]:
         case SourceStarted():
             yield Line(f"Building {event.kind} {event.name}", source=event.name)
         case StepStarted():
-            yield Line(describe_step(event.step), source=event.name)
+            if event.step not in _TOLD_BY_STATUS:
+                yield Line(describe_step(event.step), source=event.name)
         case SourceFinished():
             yield from _describe_finish(event)
         case SourceFailed():

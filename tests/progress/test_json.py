@@ -21,7 +21,7 @@ def tell(*events: Status | SourceFailed) -> list[dict[str, object]]:
 def test_each_event_is_a_line_with_its_time_and_fields() -> None:
     assert tell(Status(text="a\nb"), Status(text="c", level="chatty")) == [
         {"time": 12.346, "event": "status", "text": "a\nb", "level": "normal", "source": ""},
-        {"time": 12.346, "event": "status", "text": "c", "level": "chatty"},
+        {"time": 12.346, "event": "status", "text": "c", "level": "chatty", "source": ""},
     ]
 
 

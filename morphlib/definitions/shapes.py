@@ -84,7 +84,7 @@ class Matching(Shape):
             hint = 'Put it in quotes: "..."' if type(value) in (int, float, bool) else None
             problems.wrong_type(keys, "string", value, hint)
         elif not self.holds(value):
-            problems.complain(keys, self.complaint.replace("{value}", repr(value)))
+            problems.complain(keys, self.complaint.replace("{value}", show(value)))
 
     def schema(self) -> Schema:
         return {"type": "string", **self._schema}
@@ -275,6 +275,12 @@ class Nullable(Shape):
         if isinstance(schema.get("type"), str) and "enum" not in schema:
             return {**schema, "type": [schema["type"], "null"]}
         return {"anyOf": [schema, {"type": "null"}]} if schema else {}
+
+
+def show(value: object) -> str:
+    """A value in a message: words as they are, anything that could be misread quoted."""
+    plain = isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum()
+    return str(value) if plain else repr(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -494,7 +494,7 @@ class TestSystem:
     def test_unknown_architecture(self) -> None:
         text = "name: x\nkind: system\narch: z80\nstrata: [{morph: a}]"
         message = str(failure(lambda: self.load(text)))
-        assert message == "x.morph:3:1: Unknown architecture 'z80' in morphology x.morph"
+        assert message == "x.morph:3:1: Unknown architecture z80 in morphology x.morph"
 
 
 class TestCluster:

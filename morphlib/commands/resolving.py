@@ -85,13 +85,11 @@ class Workshop:
         cache = GraphCache(self.session.settings.cachedir / "graphs")
         names = [self._graph_name(source, origin, path) for path in paths]
         kept = [_read_graph(cache.get(name)) if name else None for name in names]
-        graphs = []
-        for found in kept:
-            if found is None:
-                return self._resolve_anew(source, paths, origin, cache, names)
-            for warning in found.warnings:
-                self.session.warn(warning)
-            graphs.append(graph_from_json(found.graph))
+        graphs = [found.graph for found in kept if found is not None]
+        if len(graphs) < len(kept):
+            return self._resolve_anew(source, paths, origin, cache, names)
+        for warning in dict.fromkeys(w for found in kept if found for w in found.warnings):
+            self.session.warn(warning)
         return graphs
 
     def _graph_name(self, source: DefinitionsSource, origin: Origin, path: str) -> str | None:
@@ -128,21 +126,38 @@ class Workshop:
             self.session.warn(text)
 
         resolved = resolve_graphs(means, source, paths, origin, warn)
-        for graph, name in zip(resolved.graphs, names, strict=True):
-            if name is not None and resolved.is_lasting:
-                kept = _KeptGraph(tuple(warnings), msgspec.Raw(graph_to_json(graph)))
-                cache.put(name, msgspec.json.encode(kept))
+        # Of several systems nobody knows which of them a warning was about.
+        if resolved.is_lasting and (len(paths) == 1 or not warnings):
+            for graph, name in zip(resolved.graphs, names, strict=True):
+                if name is not None:
+                    cache.put(name, _write_graph(warnings, graph))
         return list(resolved.graphs)
 
 
-class _KeptGraph(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    warnings: tuple[str, ...]
+    graph: BuildGraph
+
+
+class _KeptForm(msgspec.Struct, frozen=True):
+    """What is kept, as it is written."""
+
     warnings: tuple[str, ...]
     graph: msgspec.Raw
 
 
-def _read_graph(text: bytes | None) -> _KeptGraph | None:
+def _write_graph(warnings: Sequence[str], graph: BuildGraph) -> bytes:
+    return msgspec.json.encode(_KeptForm(tuple(warnings), msgspec.Raw(graph_to_json(graph))))
+
+
+def _read_graph(text: bytes | None) -> _Kept | None:
+    """None for what is not there, or was not written by this program."""
+    if text is None:
+        return None
     try:
-        return msgspec.json.decode(text, type=_KeptGraph) if text is not None else None
+        form = msgspec.json.decode(text, type=_KeptForm)
+        return _Kept(form.warnings, graph_from_json(form.graph))
     except msgspec.DecodeError:
         return None
 

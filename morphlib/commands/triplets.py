@@ -16,7 +16,7 @@ def with_repo(session: Session, repo: str, ref: str) -> Session:
 
 def triplets(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Raises MorphError (USAGE) unless there are whole triplets."""
-    if len(arguments) % 3:
+    if not arguments or len(arguments) % 3:
         raise MorphError(
             "Argument list must have full triplets",
             reason=Reason.USAGE,

@@ -71,19 +71,21 @@ def watch_memory(
 ) -> Memory:
     """Run a program and look at its processes' memory all the time, which slows it down. Raises
     MorphError if it fails."""
-    tree = 0
+    tree = largest = 0
     with log.open("ab") as output:
         child = _start(argv, cwd, environment, output.fileno())
         while True:
-            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 break
-            tree = max(tree, sum(_memory_of(process) for process in _descendants(os.getpid())))
+            processes = _descendants(os.getpid())
+            tree = max(tree, sum(_memory_of(process) for process in processes))
+            largest = max([largest, *(_peak_of(process) for process in processes)])
             time.sleep(_INTERVAL)
     child.returncode = os.waitstatus_to_exitcode(status)
     _check(argv, child.returncode, log)
     _reap_orphans()
-    return Memory(tree, usage.ru_maxrss * 1024)
+    return Memory(tree, largest)
 
 
 def _start(
@@ -151,6 +153,20 @@ def _parent_of(pid: str) -> int:
     except OSError:
         return 0
     return int(text.rpartition(b")")[2].split()[1])
+
+
+def _peak_of(pid: int) -> int:
+    """The most memory that a process has had since it became the program that it is, in bytes.
+
+    What wait4 tells is no use here: it counts the process that a program was forked from as well.
+    """
+    try:
+        for line in Path(f"/proc/{pid}/status").read_bytes().splitlines():
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
 
 
 def _memory_of(pid: int) -> int:

@@ -16,6 +16,7 @@ from morphlib.cache.store import ArtifactStore
 from morphlib.errors import MorphError, Reason
 from tests.cache.conftest import Told, key_for, publish
 from tests.cache.small_disk import SCENARIOS
+from tests.ordinary import ordinary_user
 
 ROOT = Path(__file__).parents[2]
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
@@ -65,11 +66,11 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user whom permissions keep out, not root")
-def test_a_directory_without_write_permission_is_an_error_with_advice(tmp_path: Path) -> None:
-    (tmp_path / "artifacts").mkdir(mode=0o500)
-    with pytest.raises(MorphError) as caught:
-        ArtifactStore(tmp_path / "artifacts").write_log(key_for("a"), b"log")
+def test_a_directory_without_write_permission_is_an_error_with_advice() -> None:
+    with ordinary_user() as directory:
+        (directory / "artifacts").mkdir(mode=0o500)
+        with pytest.raises(MorphError) as caught:
+            ArtifactStore(directory / "artifacts").write_log(key_for("a"), b"log")
     assert caught.value.reason is Reason.CACHE
     assert caught.value.hint is not None and "--cachedir" in caught.value.hint
 

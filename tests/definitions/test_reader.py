@@ -8,6 +8,7 @@ import pytest
 from morphlib.definitions import DirectoryReader, MappingReader, load_all
 from morphlib.definitions.reader import SIZE_LIMIT
 from tests.definitions.helpers import failure, ignore
+from tests.ordinary import ordinary_user
 
 
 @pytest.fixture
@@ -110,11 +111,11 @@ def test_too_large_a_file_is_told(root: Path) -> None:
     assert "is larger than" in failure(lambda: DirectoryReader(root).read("large.morph")).message
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_told(root: Path) -> None:
-    (root / "closed.morph").write_text("x")
-    (root / "closed.morph").chmod(0)
-    message = failure(lambda: DirectoryReader(root).read("closed.morph")).message
+def test_a_file_that_may_not_be_read_is_told() -> None:
+    with ordinary_user() as root:
+        (root / "closed.morph").write_text("x")
+        (root / "closed.morph").chmod(0)
+        message = failure(lambda: DirectoryReader(root).read("closed.morph")).message
     assert message == "closed.morph can't be read: Permission denied"
 
 

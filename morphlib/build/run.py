@@ -59,8 +59,10 @@ def run_build(
         built: tuple[str, ...] = ()
         failed = skipped = 0
     else:
+        from morphlib.build.area import remove_abandoned
         from morphlib.build.local import LocalBuild, terminated_like_interrupted
 
+        remove_abandoned(context.options.staging)
         run = LocalBuild(context, plan, records, listener)
         with terminated_like_interrupted():
             run.run()

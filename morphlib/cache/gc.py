@@ -34,7 +34,7 @@ from morphlib.cache.locks import KeyLocks, acquire_directory
 from morphlib.cache.names import MANIFEST_SUFFIX, key_of
 from morphlib.cache.store import ArtifactStore
 from morphlib.cache.temporaries import sweep_temporaries
-from morphlib.cache.trees import remove_tree as remove_own_tree
+from morphlib.cache.trees import delete_tree, refuse_mounts
 from morphlib.errors import MorphError
 from morphlib.events import Listener, Status
 
@@ -71,7 +71,7 @@ def collect(
     listener: Listener,
     *,
     dry_run: bool = False,
-    remove_tree: Callable[[Path], None] = remove_own_tree,
+    remove_tree: Callable[[Path], None] = delete_tree,
     clock: Callable[[], float] = time.time,
 ) -> GcReport:
     """Make room, as far as needed and possible, and tell how that went.
@@ -106,7 +106,7 @@ class _Collection:
         self.where = where
         self.limits = limits
         self._listener = listener
-        self._remove_tree = remove_tree
+        self._delete = remove_tree
         self._removed: list[GcAction] = []
         self._failed: dict[tuple[What, str], GcFailure] = {}
 
@@ -168,6 +168,10 @@ class _Collection:
             case What.TEMPORARY:
                 sweep_temporaries(self.where.artifacts)
         return None
+
+    def _remove_tree(self, path: Path) -> None:
+        refuse_mounts(path)
+        self._delete(path)
 
     def _remove_locked(self, action: GcAction) -> str | None:
         *beside, directory = action.candidate.paths

@@ -7,7 +7,7 @@ temporary files are on one device, that device has to have room for both.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,15 @@ def measure(path: Path, required: int) -> Room:
             raise storage_error(error, "measure free space", path) from error
 
 
-def check_space(minimum: Mapping[Path, int]) -> None:
+def check_space(*minimum: tuple[Path, int]) -> None:
     """Raise MorphError (SPACE) unless each directory has the free bytes that settings ask for.
 
-    Where several are on one device, that has to have what they need together. A minimum of 0 for
-    all turns the check off.
+    Where several are on one device, or one is given twice, that has to have what they need
+    together. A minimum of 0 for all turns the check off.
     """
-    if all(required <= 0 for required in minimum.values()):
+    if all(required <= 0 for _, required in minimum):
         return
-    short = find_shortages(add_up([measure(path, least) for path, least in minimum.items()]))
+    short = find_shortages(add_up([measure(path, least) for path, least in minimum]))
     if short:
         raise MorphError(describe_shortage(short), reason=Reason.SPACE, hint=_HINT)
 
@@ -78,4 +78,4 @@ def describe_shortage(short: Sequence[Room]) -> str:
         f"    {room.path} requires {room.required} bytes free, has {room.available}"
         for room in short
     ]
-    return "\n".join(["Insufficient space on disk:", *lines])
+    return "\n".join(["Insufficient space on disk:", *dict.fromkeys(lines)])

@@ -30,10 +30,8 @@ def run(session: Session, arguments: Sequence[str]) -> None:
 
     settings = session.settings
     check_space(
-        {
-            settings.tempdir: settings.tempdir_min_space,
-            settings.cachedir: settings.cachedir_min_space,
-        }
+        (settings.tempdir, settings.tempdir_min_space),
+        (settings.cachedir, settings.cachedir_min_space),
     )
     workshop = Workshop.of(session)
     source, paths = workshop.open_definitions(arguments[:1])
@@ -49,6 +47,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         context.store,
         Records(settings.cachedir / "records.sqlite", session.listener) as records,
         InUse(settings.cachedir / "in-use", keys),
+        InUse(settings.tempdir / "in-use", keys),
     ):
         run_build(context, targets, records, session.listener)
 

@@ -139,7 +139,7 @@ def find_checkout(start: Path) -> Path:
 def not_a_checkout(why: str) -> MorphError:
     return MorphError(
         f"This command must be run from inside a Git repository ({why})",
-        reason=Reason.USAGE,
+        reason=Reason.NOT_FOUND,
         hint="Change into a checkout of definitions, or use --repo and --ref.",
     )
 
@@ -201,7 +201,7 @@ def path_in_checkout(root: Path, argument: str, cwd: Path) -> str:
             return path.relative_to(base).as_posix()
     raise MorphError(
         f"File {argument} is not in repo {root}",
-        reason=Reason.USAGE,
+        reason=Reason.NOT_FOUND,
         hint="Name a file of the checkout that you are in.",
     )
 

@@ -36,17 +36,17 @@ def test_a_directory_that_is_yet_to_be_made_is_measured(tmp_path: Path) -> None:
 
 
 def test_enough_space_is_silent(tmp_path: Path) -> None:
-    check_space({tmp_path / "cache": 1, tmp_path / "temp": 1})
+    check_space((tmp_path / "cache", 1), (tmp_path / "temp", 1))
 
 
 def test_zero_disables_the_check(tmp_path: Path) -> None:
-    check_space({tmp_path: 0, Path("/proc/none"): 0})
+    check_space((tmp_path, 0), (Path("/proc/none"), 0))
 
 
 def test_shortage_names_paths_bytes_and_what_to_do(tmp_path: Path) -> None:
     cachedir, tempdir = tmp_path / "cache", tmp_path / "temp"
     with pytest.raises(MorphError) as caught:
-        check_space({tempdir: HUGE, cachedir: HUGE})
+        check_space((tempdir, HUGE), (cachedir, HUGE))
     error = caught.value
     assert error.reason is Reason.SPACE
     first, *lines = error.message.splitlines()
@@ -60,4 +60,11 @@ def test_shortage_names_paths_bytes_and_what_to_do(tmp_path: Path) -> None:
 
 def test_one_limit_alone_is_enforced(tmp_path: Path) -> None:
     with pytest.raises(MorphError):
-        check_space({tmp_path / "cache": HUGE, tmp_path / "temp": 0})
+        check_space((tmp_path / "cache", HUGE), (tmp_path / "temp", 0))
+
+
+def test_one_directory_for_both_has_to_have_room_for_both(tmp_path: Path) -> None:
+    with pytest.raises(MorphError) as caught:
+        check_space((tmp_path, HUGE), (tmp_path, HUGE))
+    (line,) = caught.value.message.splitlines()[1:]
+    assert f"{tmp_path} requires {2 * HUGE} bytes free" in line

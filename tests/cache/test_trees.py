@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from morphlib.cache.trees import remove_tree, tree_size
+from morphlib.cache.trees import delete_tree, remove_tree, tree_size
 
 
 def test_files_linked_from_elsewhere_free_nothing(tmp_path: Path) -> None:
@@ -57,3 +59,41 @@ def test_removing_what_is_not_there_or_a_file(tmp_path: Path) -> None:
 def test_mounted_trees_are_left_alone() -> None:
     with pytest.raises(OSError, match="mounted"):
         remove_tree(Path("/proc"))
+
+
+def test_what_others_remove_meanwhile_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("a/b", "c"):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").touch()
+    unlink = os.unlink
+    helped: list[str] = []
+
+    def unlink_all(path: str) -> None:
+        """Somebody else removes the rest in the same moment."""
+        if not helped:
+            helped.append(path)
+            with monkeypatch.context() as undone:
+                undone.setattr(os, "unlink", unlink)
+                shutil.rmtree(tree)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", unlink_all)
+    delete_tree(tree)
+    assert len(helped) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trees_deeper_than_paths_can_tell(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    step = Path("x" * 200)
+    with contextlib.chdir(tree):
+        for _ in range(60):
+            step.mkdir()
+            os.chdir(step)
+        Path("file").touch()
+    delete_tree(tree)
+    assert list(tmp_path.iterdir()) == []

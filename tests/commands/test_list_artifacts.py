@@ -126,13 +126,13 @@ def test_repo_and_ref_go_together(world: World, options: list[str]) -> None:
 def test_what_is_missing_is_said(world: World, tmp_path: Path) -> None:
     assert "usage: morph list-artifacts" in world.fail("list-artifacts", status=2)
     assert "must be run from inside a Git repository" in world.fail(
-        "list-artifacts", SYSTEM, cwd=tmp_path, status=2
+        "list-artifacts", SYSTEM, cwd=tmp_path
     )
     said = world.fail("list-artifacts", "--repo=defs:definitions", "--ref=none", SYSTEM)
     assert "Ref none was not found in repo" in said
     assert "Couldn't find definition file to build: x.morph" in world.fail("list-artifacts", "x")
     for outside in ("../elsewhere.morph", "/etc/passwd.morph", "../definitions"):
-        said = world.fail("list-artifacts", outside, status=2)
+        said = world.fail("list-artifacts", outside)
         assert f"File {outside} is not in repo {world.definitions.path}" in said
 
 

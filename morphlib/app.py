@@ -41,8 +41,9 @@ _MACHINE_ERRORS = frozenset(
 def run_program(argv: Sequence[str]) -> int:
     """Do what the command line `argv` (program first) says. The exit status is returned."""
     _make_streams_safe()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _interrupt)
     invocation = None
     try:
         invocation = parse_command_line(argv[1:], warn)
@@ -97,6 +98,9 @@ def _profile(path: str | None) -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Being told to end is as good as Ctrl-C: the same cleaning up happens."""
+    process = sys.modules.get("morphlib.process")
+    if process is not None:
+        process.end_programs()
     raise KeyboardInterrupt
 
 

@@ -43,6 +43,9 @@ class ProcessError(MorphError):
 on_start: Callable[[Sequence[Arg], Mapping[str, str] | None], None] | None = None
 
 
+_ending = False
+
+
 def quote(argv: Sequence[Arg]) -> str:
     """`argv` as text that a shell reads back as the same arguments (undecodable bytes replaced)."""
     return shlex.join(os.fsdecode(arg) for arg in argv).encode("utf-8", "replace").decode()
@@ -78,29 +81,53 @@ def run(
     outlives it is killed and counts as failed. Raises ProcessError if it can't be started, or, with
     `check`, if it fails.
     """
+    if _ending:
+        raise ProcessError(argv, None, b"interrupted")
     if on_start is not None:
         on_start(argv, env)
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             list(argv),
             env=env,
             cwd=cwd,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            timeout=timeout,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=pass_fds,
-            check=False,
         )
     except OSError as error:
         raise ProcessError(argv, None, (error.strerror or str(error)).encode()) from error
-    except subprocess.TimeoutExpired as error:
-        message = f"gave no result in {timeout:g} seconds"
-        raise ProcessError(argv, -signal.SIGKILL, message.encode()) from error
-    completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
-    if check and done.returncode != 0:
-        raise ProcessError(argv, done.returncode, done.stderr or done.stdout)
+    with child:
+        if _ending:  # since we looked
+            child.terminate()
+        try:
+            out, err = child.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as error:
+            child.kill()
+            message = f"gave no result in {timeout:g} seconds"
+            raise ProcessError(argv, -signal.SIGKILL, message.encode()) from error
+        except BaseException:
+            child.kill()
+            raise
+    completed = Completed(tuple(argv), child.returncode, out, err)
+    if check and child.returncode != 0:
+        raise ProcessError(argv, child.returncode, err or out)
     return completed
+
+
+def end_programs() -> None:
+    """Ask every program that runs to end, and let `run` start no other: we were interrupted.
+
+    Threads that wait for a program, such as one that fetches from a server, come to their end.
+    """
+    global _ending
+    _ending = True
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            for pid in (task / "children").read_text().split():
+                os.kill(int(pid), signal.SIGTERM)
+        except OSError:
+            pass  # the thread or the program is gone already
 
 
 def spawn(

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import FrameType
+from typing import Any
 
-from morphlib import events
+from morphlib import events, process
 from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
 from morphlib.build.model import (
     BuildContext,
@@ -50,18 +51,37 @@ _POLL = 0.1  # seconds between looks at what another process builds
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a build as tidily as Ctrl-C does."""
+    """SIGTERM and SIGHUP end a build as tidily as Ctrl-C does, and once is enough.
+
+    What clears up then is not interrupted in its turn: it has its own bounds.
+    """
+    caught = [
+        signum
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(signum) is not signal.SIG_IGN
+    ]
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        process.end_programs()
         raise KeyboardInterrupt
 
-    caught = (signal.SIGTERM, signal.SIGHUP)
     before = {signum: signal.signal(signum, interrupt) for signum in caught}
     try:
         yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        _restore(before)
+        raise
+    else:
+        _restore(before)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -148,6 +149,8 @@ class Trove:
     def __post_init__(self) -> None:
         self.cache, self.temp = self.root / "cache", self.root / "temp"
         self.definitions = self.root / "definitions"
+        # A time to sleep for, by which commands inside sandboxes are found on the outside.
+        self.forever = f"1000.{random.randrange(10**9):09}"
         make_repository(self.definitions, {"VERSION": "version: 8\n"})
         (self.root / "home").mkdir()
         shutil.copytree(self.base / ".git", self.root / "gits/base/.git")
@@ -228,7 +231,8 @@ class Trove:
         }
         self.write_yaml("systems/sys.morph", system)
         (self.definitions / "DEFAULTS").write_text(self.defaults)
-        commit_files(self.definitions, {})
+        if git(self.definitions, "status", "--porcelain"):
+            commit_files(self.definitions, {})
         gits = (self.root / "gits").as_uri()
         values = {
             "repo-alias": f"test={gits}/%s#{gits}/%s",
@@ -376,7 +380,7 @@ def read_member(tar: Path, name: str) -> bytes:
 def relatives(trove: Trove) -> dict[int, str]:
     """Processes that are still running and belong to a trove: pid -> command line."""
     found: dict[int, str] = {}
-    marks = (os.fsencode(trove.root) + b"/",)
+    marks = (os.fsencode(trove.root) + b"/", trove.forever.encode())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue

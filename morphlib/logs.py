@@ -10,11 +10,11 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler, SysLogHandler
 from pathlib import Path
 
+from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Listener, SourceFailed
 from morphlib.process import quote
 from morphlib.progress.lines import describe
-from morphlib.reporting import hide_credentials, hide_passwords
 from morphlib.settings import Settings
 from morphlib.values import format_value, named_values
 from morphlib.version import describe_version

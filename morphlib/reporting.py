@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Protocol, TextIO
 
 from morphlib import process
 from morphlib.commands.session import Session
+from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Listener, Status
 from morphlib.settings import Settings
@@ -125,16 +125,6 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterato
             yield f"unset {name}"
         elif before.get(name) != after[name]:
             yield hide_credentials(f"export {name}={process.quote([shown[name]])}")
-
-
-def hide_passwords(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with a placeholder for what variables called PASSWORD hold."""
-    return {k: "(hidden)" if "PASSWORD" in k.upper() else v for k, v in environment.items()}
-
-
-def hide_credentials(text: str) -> str:
-    """The text with a placeholder for the password in each URL."""
-    return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", r"\1:(hidden)@", text)
 
 
 def keep_traceback(*, show: bool) -> str:

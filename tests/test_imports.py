@@ -6,7 +6,7 @@ Every import counts: those inside functions and those for type checkers too.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,40 @@ def test_imports_go_down(name: str) -> None:
         if not is_allowed(room_of(name), room_of(module))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def cycles(graph: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """The ways from modules back to themselves: one for each knot of modules."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+    for start in graph:
+        path: list[str] = []
+        pending: list[tuple[str, int]] = [(start, 0)]
+        while pending:
+            module, depth = pending.pop()
+            del path[depth:]
+            if module in path:
+                found.append([*path[path.index(module) :], module])
+            elif module not in done:
+                path.append(module)
+                done.add(module)
+                pending += [(each, depth + 1) for each in graph[module]]
+    return found
+
+
+def test_no_module_needs_itself() -> None:
+    """Imports inside functions count: what needs them late is in the wrong place."""
+    graph = {
+        name: {each for each, _ in imports_of(name) if each in MODULES and each != name}
+        for name in MODULES
+    }
+    assert not cycles(graph), "\n".join(" -> ".join(cycle) for cycle in cycles(graph))
+
+
+def test_cycles_are_found() -> None:
+    assert cycles({"a": "bc", "b": "d", "c": "d", "d": ""}) == []
+    assert cycles({"a": "b", "b": "c", "c": "b"}) == [["b", "c", "b"]]
+    assert cycles({"a": "a"}) == [["a", "a"]]
 
 
 def parse(text: str, package: str = "morphlib.cache") -> list[str]:

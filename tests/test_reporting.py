@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.events import Status
-from morphlib.reporting import CommandTeller, hide_credentials, hide_passwords
+from morphlib.reporting import CommandTeller
 from tests.commandline import MORPH, run_morph
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status
 from morphlib.sources.aliases import Aliases
-from morphlib.sources.checkoutstate import CheckoutState, read_state
+from morphlib.sources.checkoutstate import CheckoutState, not_a_checkout, read_state
 from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.names import check_url
 
@@ -134,14 +134,6 @@ def find_checkout(start: Path) -> Path:
         if os.path.lexists(directory / ".git"):
             return directory
     raise not_a_checkout(f"{start} is in none")
-
-
-def not_a_checkout(why: str) -> MorphError:
-    return MorphError(
-        f"This command must be run from inside a Git repository ({why})",
-        reason=Reason.NOT_FOUND,
-        hint="Change into a checkout of definitions, or use --repo and --ref.",
-    )
 
 
 def open_checkout(

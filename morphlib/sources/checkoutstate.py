@@ -122,8 +122,6 @@ def _run_side_by_side(root: Path, commands: Sequence[Sequence[str]]) -> list[byt
 
 
 def _explain(root: Path, process: Popen[bytes], command: Sequence[str], message: str) -> MorphError:
-    from morphlib.sources.checkout import not_a_checkout
-
     if "dubious ownership" in message:
         return MorphError(
             f"Git refuses the checkout {root}, which belongs to somebody else",
@@ -149,3 +147,11 @@ def _explain(root: Path, process: Popen[bytes], command: Sequence[str], message:
 
 def _split(listing: bytes) -> tuple[str, ...]:
     return tuple(listing.decode("utf-8", "surrogateescape").split("\0")[:-1])
+
+
+def not_a_checkout(why: str) -> MorphError:
+    return MorphError(
+        f"This command must be run from inside a Git repository ({why})",
+        reason=Reason.NOT_FOUND,
+        hint="Change into a checkout of definitions, or use --repo and --ref.",
+    )

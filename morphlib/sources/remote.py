@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Sequence
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
 
 from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status, silence
 from morphlib.sources.model import Resolved
 from morphlib.sources.names import is_sha1
+
+if TYPE_CHECKING:
+    from urllib.request import Request
+
+# The modules that make requests take longer to import than most runs to find out that no request is
+# needed: they are imported where one is.
 
 _MAX_REPLY = 64 * 1024 * 1024
 _OLD_SERVER = (400, 404, 405, 500, 501)  # what servers without the batched request may answer
@@ -46,6 +50,9 @@ class RemoteResolver:
         unique = list(dict.fromkeys(wanted))
         if not unique or self._is_dead:
             return {}
+        from http.client import HTTPException
+        from urllib.error import HTTPError
+
         self._tell(f"Resolving {len(unique)} refs through {self._url}")
         try:
             return self._resolve_at_once(unique)
@@ -53,7 +60,7 @@ class RemoteResolver:
             if error.code not in _OLD_SERVER:
                 self._give_up(error)
                 return {}
-        except (OSError, ValueError, http.client.HTTPException) as error:
+        except (OSError, ValueError, HTTPException) as error:
             self._give_up(error)
             return {}
         return self._resolve_singly(unique)
@@ -61,6 +68,8 @@ class RemoteResolver:
     def _resolve_at_once(
         self, wanted: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], Resolved]:
+        from urllib.request import Request
+
         body = json.dumps([{"repo": url, "ref": ref} for url, ref in wanted]).encode()
         headers = {"Content-Type": "application/json"}
         replies = self._fetch(Request(self._url, data=body, headers=headers, method="POST"))
@@ -78,6 +87,10 @@ class RemoteResolver:
 
     def _resolve_singly(self, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Resolved]:
         """One request for each, as servers want it that know no other."""
+        from http.client import HTTPException
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request
+
         found = {}
         failures = 0
         for url, ref in wanted:
@@ -86,7 +99,7 @@ class RemoteResolver:
                 resolved = _read_reply(self._fetch(Request(query)), ref)
             except HTTPError:
                 continue  # not known there
-            except (OSError, ValueError, http.client.HTTPException) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 self._tell(f"Failed to resolve ref {ref} of {url}: {error}")
                 failures += 1
                 if failures >= _MAX_FAILURES or isinstance(error, URLError):
@@ -98,6 +111,8 @@ class RemoteResolver:
         return found
 
     def _fetch(self, request: Request) -> object:
+        from urllib.request import urlopen
+
         with urlopen(request, timeout=self._timeout) as response:
             data = response.read(_MAX_REPLY + 1)
         if len(data) > _MAX_REPLY:

@@ -47,7 +47,8 @@ def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> List
             prefix = f"[{line.source}] " if line.source else ""
             logger.log(_LEVELS[line.level], "%s%s", prefix, line.text)
         if isinstance(event, SourceFailed):
-            _log_build_output(logger, Path(event.log))
+            what = "INTEGRATION" if event.step == "integrate" else "BUILD"
+            _log_output(logger, what, Path(event.log))
         listener(event)
 
     return tell
@@ -62,11 +63,11 @@ def _log_start(logger: logging.Logger, settings: Settings, argv: Sequence[str]) 
         logger.debug("setting: %s = %s", name, hide_credentials(format_value(setting)))
 
 
-def _log_build_output(logger: logging.Logger, path: Path) -> None:
+def _log_output(logger: logging.Logger, what: str, path: Path) -> None:
     try:
         with path.open(encoding="utf-8", errors="backslashreplace") as lines:
             for line in lines:
-                logger.info("BUILD OUTPUT: %s", line.rstrip("\n"))
+                logger.info("%s OUTPUT: %s", what, line.rstrip("\n"))
     except OSError as error:
         logger.warning("can't read build log %s: %s", path, error.strerror)
 

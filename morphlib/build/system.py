@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from morphlib import events
@@ -12,6 +13,7 @@ from morphlib.build.archive import write_tar
 from morphlib.build.area import Area, AreaRecord, make_area, read_tail
 from morphlib.build.layers import Layer
 from morphlib.build.ldconfig import run_ldconfig
+from morphlib.build.logtail import LogTail
 from morphlib.build.members import Member, file_member, walk_tree
 from morphlib.build.metadata import encode, provenance, stratum_metadata, system_metadata
 from morphlib.build.recorder import Recorder
@@ -103,12 +105,20 @@ class _Assembly:
                 environment={"PATH": "/bin:/usr/bin:/sbin:/usr/sbin"},
             )
             log = self.area.path / "integration.log"
-            with log.open("wb", buffering=0) as file, open_sandbox(sandbox) as opened:
+            with ExitStack() as stack:
+                file = stack.enter_context(log.open("wb", buffering=0))
+                opened = stack.enter_context(open_sandbox(sandbox))
+                if self.bench.options.log_on_stdout:
+                    stack.enter_context(LogTail(log, self._tell_output))
                 for name in sorted(os.listdir(scripts)):
                     outcome = opened.run([f"/{_INTEGRATION}/{name}"], file.fileno())
                     self.recorder.add_command(outcome.cpu_seconds, outcome.peak_memory_bytes)
                     if outcome.status != 0:
                         raise self._failure(outcome.status, name, log, sandbox)
+
+    def _tell_output(self, text: str) -> None:
+        source = self.source
+        self.bench.tell(events.BuildOutput(name=source.name, key=source.key, text=text))
 
     def _failure(self, status: int, script: str, log: Path, sandbox: Sandbox) -> MorphError:
         directories = [layer.directory for layer in self.layers]

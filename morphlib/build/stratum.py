@@ -8,6 +8,7 @@ from morphlib.build.metadata import stratum_metadata
 from morphlib.build.model import BuildContext
 from morphlib.build.recorder import Recorder
 from morphlib.errors import MorphError, Reason
+from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import Source
 
 
@@ -35,5 +36,5 @@ def build_stratum(context: BuildContext, source: Source, recorder: Recorder) -> 
     store.publish(
         source.key,
         {name: listing, f"{name}.meta": metadata},
-        {f"{source.key}.meta": recorder.to_json()},
+        {f"{source.key}.meta": recorder.to_json(**{"cache-id": plain(identity_of(graph, source))})},
     )

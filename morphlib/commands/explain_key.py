@@ -11,30 +11,23 @@ A key may be shortened. Differences are followed through the dependencies down t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from morphlib.cache.store import ArtifactStore
+from morphlib.commands.differences import describe_difference
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session, format_json
+from morphlib.commands.stored import StoredDocuments, find_key, key_in
 from morphlib.commands.triplets import with_repo
 from morphlib.errors import MorphError, Reason
-from morphlib.graph.keys import (
-    Difference,
-    explain_difference,
-    identities_of,
-    identity_of,
-    plain,
-)
+from morphlib.graph.keys import explain_difference, identities_of, identity_of, plain
 from morphlib.graph.model import BuildGraph, Source
 
-_KEY = re.compile(r"[0-9a-f]{8,64}")
-_USAGE = "usage: morph explain-key [OLD..NEW] SYSTEM [COMPONENT], or KEY [KEY]"
+Documents = MutableMapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +36,53 @@ class Explained:
 
     key: str
     document: Mapping[str, Any]
-    others: Mapping[str, Mapping[str, Any]]
+    others: Documents
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is compared; None on the side where there is no such thing."""
+
+    title: str
+    old: Explained | None
+    new: Explained | None
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:
+    keys = [key_in(argument) for argument in arguments]
     match list(arguments):
-        case [key] if _KEY.fullmatch(key):
-            _show_documents(session, [_stored(session, key)])
-        case [old, new] if _KEY.fullmatch(old) and _KEY.fullmatch(new):
-            _show_differences(session, [(_stored(session, old), _stored(session, new))])
+        case [_] | [_, _] if all(keys):
+            _explain_stored(session, [key for key in keys if key])
         case [refs, system, *component] if is_range(refs) and len(component) <= 1:
             old, _, new = refs.partition("..")
+            if not old or not system:
+                raise _usage()
             before = _graph_at(session, old, system)
             after = _graph_at(session, new, system) if new else _graph(session, system)
-            pairs = _pairs(before, after, component[0] if component else None)
-            _show_differences(session, pairs)
-        case [system, *component] if len(component) <= 1 and not is_range(system):
+            _show_differences(session, _pairs(before, after, component))
+        case [system, *component] if system and not is_range(system) and len(component) <= 1:
             graph = _graph(session, system)
-            found = _find(graph, component[0] if component else None)
-            _show_documents(session, [_explain(graph, source) for source in found])
+            found = _find(graph, component)
+            if not found:
+                raise _unknown(component, graph)
+            _show_documents(session, [(s.key, identity_of(graph, s)) for s in found])
         case _:
-            raise MorphError(_USAGE, reason=Reason.USAGE)
+            raise _usage()
+
+
+def _usage() -> MorphError:
+    return MorphError(
+        "usage: morph explain-key [OLD..NEW] SYSTEM [COMPONENT], or KEY [KEY]", reason=Reason.USAGE
+    )
 
 
 def is_range(text: str) -> bool:
     """Is this OLD..NEW, and not the path of a system that leads through `..`?"""
-    return ".." in text and not text.startswith((".", "/")) and "/.." not in text
+    is_path = text.startswith(("./", "../", "/")) or "/.." in text or text.endswith(".morph")
+    return ".." in text and not is_path
+
+
+# What is explained
 
 
 def _graph(session: Session, system: str) -> BuildGraph:
@@ -79,144 +93,108 @@ def _graph(session: Session, system: str) -> BuildGraph:
 
 def _graph_at(session: Session, ref: str, system: str) -> BuildGraph:
     """The graph at a ref of the checkout around the working directory, or of --repo."""
+    from morphlib.definitions.names import sanitise
     from morphlib.sources.checkout import find_checkout, path_in_checkout
 
     if session.settings.repo is not None:
         return _graph(with_repo(session, session.settings.repo, ref), system)
     root = find_checkout(Path.cwd())
-    path = path_in_checkout(root, system, Path.cwd())
+    path = path_in_checkout(root, sanitise(system), Path.cwd())
     return _graph(with_repo(session, f"file://{root}", ref), path)
 
 
-def _find(graph: BuildGraph, component: str | None) -> Sequence[Source]:
-    found = graph.named(component) if component is not None else (graph.system,)
-    if not found:
-        raise MorphError(
-            f"Components {component} are not in {graph.system.path}", reason=Reason.NOT_FOUND
-        )
-    return found
+def _find(graph: BuildGraph, component: Sequence[str]) -> Sequence[Source]:
+    return graph.named(component[0]) if component else (graph.system,)
 
 
-def _explain(graph: BuildGraph, source: Source) -> Explained:
-    return Explained(source.key, identity_of(graph, source), identities_of(graph))
+def _unknown(component: Sequence[str], graph: BuildGraph) -> MorphError:
+    return MorphError(
+        f"Components {', '.join(component)} are not in {graph.system.path}",
+        reason=Reason.NOT_FOUND,
+        hint="Components are given by the names of strata and chunks, not by their files.",
+    )
 
 
-def _pairs(
-    before: BuildGraph, after: BuildGraph, component: str | None
-) -> list[tuple[Explained, Explained]]:
-    pairs = []
-    for source in _find(after, component):
-        old = before.by_id.get(source.id)
-        if old is None:
-            raise MorphError(
-                f"{source.kind} {source.name} is new: the older definitions do not have it",
-                reason=Reason.NOT_FOUND,
-            )
-        pairs.append((_explain(before, old), _explain(after, source)))
-    return pairs
+def _pairs(before: BuildGraph, after: BuildGraph, component: Sequence[str]) -> list[Pair]:
+    """The component in both graphs, or the systems, which may have different names."""
+    if component:
+        old = {source.id: source for source in _find(before, component)}
+        new = {source.id: source for source in _find(after, component)}
+        sides = [(old.get(name), new.get(name)) for name in {**old, **new}]
+    else:
+        sides = [(before.system, after.system)]
+    if not sides:
+        raise _unknown(component, after)
+    known = identities_of(before), identities_of(after)
+    return [
+        Pair((two or one or after.system).name, _explain(one, known[0]), _explain(two, known[1]))
+        for one, two in sides
+    ]
 
 
-def _stored(session: Session, prefix: str) -> Explained:
-    """What the cache keeps of a key; its dependencies' documents are read when looked up."""
+def _explain(source: Source | None, documents: Documents) -> Explained | None:
+    return Explained(source.key, documents[source.key], documents) if source else None
+
+
+def _explain_stored(session: Session, prefixes: Sequence[str]) -> None:
     store = ArtifactStore(session.settings.cachedir / "artifacts", session.listener)
-    stored = store.keys()
-    keys = [key for key in stored if key.startswith(prefix)]
-    if len(keys) != 1:
-        what = "no source is" if not keys else f"{len(keys)} sources are"
-        raise MorphError(f"{what} cached under key {prefix}", reason=Reason.NOT_FOUND)
-    documents = _StoredDocuments(store)
-    return Explained(keys[0], documents[keys[0]], documents)
+    documents = StoredDocuments(store)
+    keys = [find_key(store, prefix) for prefix in prefixes]
+    explained = [Explained(key, documents[key], documents) for key in keys]
+    if len(explained) == 1:
+        _show_documents(session, [(explained[0].key, explained[0].document)])
+    else:
+        old, new = explained
+        title = str(new.document.get("artifact", new.document.get("name")))
+        _show_differences(session, [Pair(title, old, new)])
 
 
-class _StoredDocuments(dict[str, Mapping[str, Any]]):
-    def __init__(self, store: ArtifactStore) -> None:
-        super().__init__()
-        self._store = store
-
-    def __contains__(self, key: object) -> bool:
-        try:
-            return self[str(key)] is not None
-        except MorphError:
-            return False
-
-    def __missing__(self, key: str) -> Mapping[str, Any]:
-        try:
-            meta = msgspec.json.decode(self._store.path(f"{key}.meta").read_bytes())
-            document: Mapping[str, Any] = meta["cache-id"]
-        except (OSError, msgspec.DecodeError, KeyError, TypeError):
-            raise MorphError(
-                f"the inputs behind {key} are not in {self._store.directory}",
-                reason=Reason.NOT_FOUND,
-            ) from None
-        self[key] = document
-        return document
+# How it is shown
 
 
-def _show_documents(session: Session, explained: Sequence[Explained]) -> None:
-    documents = [{"key": one.key, "inputs": plain(one.document)} for one in explained]
+def _show_documents(session: Session, found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    documents = [(key, plain(document)) for key, document in found]
     if session.settings.json:
-        session.print_json(documents)
+        session.print_json([{"key": key, "inputs": inputs} for key, inputs in documents])
         return
-    for document in documents:
-        session.print(f"{document['key']} is the SHA-256 of:")
-        session.print(format_json(document["inputs"]))
+    for key, inputs in documents:
+        session.print(f"{key} is the SHA-256 of this, written without blanks:")
+        session.print(format_json(inputs))
 
 
-def _show_differences(session: Session, pairs: Sequence[tuple[Explained, Explained]]) -> None:
-    results = []
-    for old, new in pairs:
-        known = _Both(old.others, new.others)
-        found = () if old.key == new.key else explain_difference(old.document, new.document, known)
-        results.append((old, new, found))
-    if session.settings.json:
-        session.print_json(
-            [{"old": o.key, "new": n.key, "differences": list(found)} for o, n, found in results]
+def _show_differences(session: Session, pairs: Sequence[Pair]) -> None:
+    shown = []
+    for pair in pairs:
+        old, new = pair.old, pair.new
+        found = []
+        if old and new and old.key != new.key:
+            known = ChainMap(old.others, new.others)
+            found = list(explain_difference(old.document, new.document, known))
+        shown.append(
+            {
+                "name": pair.title,
+                "old": old.key if old else None,
+                "new": new.key if new else None,
+                "differences": found,
+            }
         )
-        return
-    for old, new, found in results:
-        title = new.document.get("artifact", new.document.get("name"))
-        if old.key == new.key:
-            session.print(f"{title}: the same key, {new.key}")
-            continue
-        session.print(f"{title}: {old.key} became {new.key} because")
-        for difference in found:
-            session.print(_describe(difference))
+        if not session.settings.json:
+            session.print(_title(pair))
+            for difference in found:
+                session.print(describe_difference(difference))
+    if session.settings.json:
+        session.print_json(shown)
 
 
-class _Both(Mapping[str, Mapping[str, Any]]):
-    """Two mappings seen as one."""
-
-    def __init__(
-        self, one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self._one = one
-        self._other = other
-
-    def __getitem__(self, key: str) -> Mapping[str, Any]:
-        return self._one[key] if key in self._one else self._other[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._one or key in self._other
-
-    def __iter__(self) -> Any:
-        return iter({**self._one, **self._other})
-
-    def __len__(self) -> int:
-        return len({**self._one, **self._other})
-
-
-def _describe(difference: Difference) -> str:
-    lines = [f"  {difference.source}: {difference.field} differs"]
-    if difference.old is not None or difference.new is not None:
-        for sign, value in (("-", difference.old), ("+", difference.new)):
-            text = "(absent)" if value is None else _compact(value)
-            lines += [f"    {sign} {line}" for line in text.splitlines()]
-    return "\n".join(lines)
-
-
-def _compact(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(value) or "(none)"
-    return format_json(value)
+def _title(pair: Pair) -> str:
+    match pair.old, pair.new:
+        case None, Explained(key=key):
+            return f"{pair.title}: is new, {key}"
+        case Explained(key=key), None:
+            return f"{pair.title}: is gone, {key}"
+        case Explained(key=old), Explained(key=new) if old == new:
+            return f"{pair.title}: the same key, {new}"
+        case Explained(key=old), Explained(key=new):
+            return f"{pair.title}: {old} became {new} because"
+        case _:
+            raise AssertionError("a pair of nothing")

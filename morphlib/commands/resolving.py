@@ -158,7 +158,7 @@ def _read_graph(text: bytes | None) -> _Kept | None:
     try:
         form = msgspec.json.decode(text, type=_KeptForm)
         return _Kept(form.warnings, graph_from_json(form.graph))
-    except msgspec.DecodeError:
+    except (ValueError, msgspec.DecodeError):
         return None
 
 

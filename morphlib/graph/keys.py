@@ -16,7 +16,7 @@ What is in it and what is not:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,34 +147,35 @@ def explain_difference(
     found: list[Difference] = []
     seen: set[tuple[str, str]] = set()
     queue = [(plain(old), plain(new))]
-    while queue:
-        before, after = queue.pop(0)
+    for before, after in queue:  # grows while it is walked
         name = _title(after)
         for field in sorted((before.keys() | after.keys()) - {"kids"}):
             if before.get(field) != after.get(field):
                 found.append(Difference(name, field, before.get(field), after.get(field)))
-        for one, other, artifact in _pair_kids(before.get("kids", ()), after.get("kids", ())):
-            if one is None or other is None:
-                found.append(Difference(name, f"dependency {artifact}", one, other))
-            elif one != other and (one, other) not in seen:
+        ours, theirs = _kids(before), _kids(after)
+        for artifact in [*theirs, *(artifact for artifact in ours if artifact not in theirs)]:
+            one, other = ours.get(artifact), theirs.get(artifact)
+            if one == other or (one and other and (one, other) in seen):
+                continue
+            if one and other and one in identities and other in identities:
                 seen.add((one, other))
-                if one in identities and other in identities:
-                    queue.append((plain(identities[one]), plain(identities[other])))
-                else:
-                    found.append(Difference(name, f"dependency {artifact}", one, other))
-        if not found and not queue and before != after:
-            found.append(Difference(name, "order of dependencies", None, None))
+                queue.append((plain(identities[one]), plain(identities[other])))
+            else:
+                found.append(Difference(name, f"{DEPENDENCY}{artifact}", one, other))
+        common = [artifact for artifact in ours if artifact in theirs]
+        if common != [artifact for artifact in theirs if artifact in ours]:
+            found.append(Difference(name, "order of dependencies", list(ours), list(theirs)))
     return tuple(found)
+
+
+#: What the `field` of a difference begins with that is about one dependency; its name follows.
+DEPENDENCY = "dependency "
 
 
 def _title(document: Mapping[str, Any]) -> str:
     return str(document.get("artifact", document.get("name", "?")))
 
 
-def _pair_kids(
-    old: Iterable[Mapping[str, str]], new: Iterable[Mapping[str, str]]
-) -> list[tuple[str | None, str | None, str]]:
-    before = {kid["artifact"]: kid["cache-key"] for kid in old}
-    after = {kid["artifact"]: kid["cache-key"] for kid in new}
-    names = list(after) + [name for name in before if name not in after]
-    return [(before.get(name), after.get(name), name) for name in names]
+def _kids(document: Mapping[str, Any]) -> dict[str, str]:
+    """artifact -> key of its source, for every dependency in order."""
+    return {kid["artifact"]: kid["cache-key"] for kid in document.get("kids", ())}

@@ -17,8 +17,10 @@ import yaml
 from tests.commandline import Ran, run_morph
 from tests.sources.repositories import Repository
 
+COPY = 'cp -a README usr "$DESTDIR"'
+
 DEFAULTS = {
-    "build-systems": {"copy": {"install-commands": ['cp -a . "$DESTDIR"']}},
+    "build-systems": {"copy": {"install-commands": [COPY]}},
     "split-rules": {
         "chunk": [
             {"artifact": "-devel", "include": ["usr/include/.*"]},
@@ -51,7 +53,7 @@ class World:
         self.cache, self.temp = root / "cache", root / "temp"
         self.sources = {name: Repository(root / "gits" / name) for name in ("shell", "lib", "app")}
         for name, repository in self.sources.items():
-            repository.commit({"README": f"{name}\n", f"usr/include/{name}.h": "int x;\n"})
+            repository.commit({"README": "read me\n", f"usr/include/{name}.h": "int x;\n"})
         self.definitions = Repository(root / "definitions")
         self.documents: dict[str, Any] = {"VERSION": {"version": 8}, "DEFAULTS": DEFAULTS}
         self.documents["strata/base.morph"] = {
@@ -70,7 +72,7 @@ class World:
             ],
         }
         self.documents["chunks/app.morph"] = chunk_file(
-            "app", build=["echo building app"], install=['cp -a . "$DESTDIR"']
+            "app", build=["echo building app"], install=[COPY]
         )
         self.documents[SYSTEM] = {
             "name": "demo",
@@ -152,6 +154,17 @@ class World:
         assert "internal error" not in ran.err
         assert "Traceback" not in ran.err
         return ran.err
+
+    def build(self, *arguments: str) -> Ran:
+        """Build the system, which has to succeed."""
+        ran = self.run("build", SYSTEM, *arguments)
+        assert ran.status == 0, ran.out + ran.err
+        return ran
+
+    def key(self, name: str, kind: str = "chunk") -> str:
+        """The key of the one artifact of that name that the cache has."""
+        (found,) = (self.cache / "artifacts").glob(f"*.{kind}.{name}")
+        return found.name.partition(".")[0]
 
     def kept(self) -> list[Path]:
         """The resolved graphs that the cache keeps."""

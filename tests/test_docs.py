@@ -80,19 +80,14 @@ def test_a_template_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_the_manual_page_can_be_formatted() -> None:
-    try:
-        done = subprocess.run(
-            ["man", "--warnings", "-l", MANUAL],
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANWIDTH": "80"},
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        pytest.skip("man is not installed")
-    if b"minimized" in done.stdout + done.stderr:
-        pytest.skip("man is a stand-in on this minimized system")
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", "-P-cbou", MANUAL],
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"--cachedir=DIR" in done.stdout
+    assert "--cachedir=DIR" in done.stdout.decode()
 
 
 @pytest.mark.parametrize("name", [c.name for c in COMMANDS.values() if not c.hidden])

@@ -44,6 +44,9 @@ _SIGNALS.append(signal.SIGXFSZ)
 
 Argument = str | bytes
 
+#: The exit status that shells give for it.
+NO_SUCH_PROGRAM = 127
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -63,7 +66,8 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended. `status` is its exit status, 128 + N if signal N killed it. The time
+    """How a command ended. `status` is its exit status, 128 + N if signal N killed it, 127 if the
+    sandbox has no such program. The time
     (seconds) and the peak memory (bytes, of the largest process) are of all that it started."""
 
     status: int
@@ -132,7 +136,9 @@ class OpenSandbox:
                 _kill(pid, own_session=log_fd is not None)
                 raise
             if b'"exit-code"' not in os.read(reading, 4096):
-                raise _not_started(status)
+                if log_fd is None or not _lacks_program(log_fd):
+                    raise _not_started(status)
+                status = NO_SUCH_PROGRAM
         return Outcome(status, cpu, peak)
 
     def _command(
@@ -237,6 +243,20 @@ def _kill(pid: int, *, own_session: bool) -> None:
     with contextlib.suppress(ProcessLookupError):
         (os.killpg if own_session else os.kill)(pid, signal.SIGKILL)
     _wait(pid, own_session=own_session)
+
+
+def _lacks_program(log_fd: int) -> bool:
+    """Did bubblewrap fail only because there is no such program in the sandbox?
+
+    What it told of the command itself would be an exit code, so it is not the command that says so.
+    """
+    try:
+        with open(f"/proc/self/fd/{log_fd}", "rb") as log:  # noqa: PTH123 (no file's name)
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+            lines = log.read().splitlines()
+    except OSError:
+        return False
+    return bool(lines) and lines[-1].startswith(b"bwrap: execvp ")
 
 
 def _not_started(status: int) -> MorphError:

@@ -83,3 +83,15 @@ def test_system_integration_that_fails(trove: Trove, live: bool) -> None:
     lines = (trove.root / "log").read_text().splitlines()
     assert [line for line in lines if line.endswith(" INFO INTEGRATION OUTPUT: not fine")]
     assert not list(trove.artifacts.glob("*.system.*"))
+
+
+def test_a_chunk_without_a_shell(trove: Trove) -> None:
+    """What a chunk's dependencies lack is the chunk's failure: all else goes on."""
+    trove.stratum("bare", build_depends=())
+    trove.chunk("lonely", build=["true"], stratum="bare")
+    trove.chunk("other", install=["mkdir -p $DESTDIR/usr"])
+    ran = trove.fail("--on-error=continue")
+    assert "build failed (exit_code=127)" in ran.err
+    assert "bwrap: execvp sh: No such file or directory" in ran.out
+    assert list(trove.artifacts.glob("*.chunk.other-*"))
+    assert not list(trove.artifacts.glob("*.chunk.lonely-*"))

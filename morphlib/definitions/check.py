@@ -41,6 +41,15 @@ def check_system(definitions: Definitions, system_path: str) -> list[MorphError]
     return errors
 
 
+def check_loaded(definitions: Definitions) -> list[MorphError]:
+    """What is wrong between definitions some of which may be missing; circles are left out."""
+    errors = [error for stratum in definitions.strata.values() for error in check_stratum(stratum)]
+    for system in definitions.systems.values():
+        reached = reached_strata(definitions, [spec.morph for spec in system.strata])
+        errors += check_composition(definitions, system, reached)
+    return errors
+
+
 def reached_strata(definitions: Definitions, paths: Iterable[str]) -> list[Stratum]:
     """Strata and all that they are built with, in the order in which they are met.
 

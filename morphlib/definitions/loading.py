@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from morphlib.definitions import documents
-from morphlib.definitions.check import unknown_artifacts
+from morphlib.definitions.check import check_loaded, unknown_artifacts
 from morphlib.definitions.locate import Locator
 from morphlib.definitions.models import (
     BuildSystem,
@@ -24,6 +24,7 @@ from morphlib.definitions.problems import Problem, Problems
 from morphlib.definitions.reader import FileReader
 from morphlib.definitions.references import (
     cluster_references,
+    raw_references,
     reference_errors,
     stratum_references,
     system_references,
@@ -53,6 +54,7 @@ class Loader:
         self.warnings: list[tuple[Location, str]] = []
         self.loaded: dict[str, Morphology] = {}
         self.broken: set[str] = set()  # files that are there, but can't be used
+        self.hinted: dict[str, list[str]] = {}  # what broken files refer to, as far as one can tell
         self.absent: set[str] = set()
         self.usable_defaults = True
         self.version = self._load_version()
@@ -84,7 +86,7 @@ class Loader:
         queue = list(dict.fromkeys(paths))
         seen = set(queue)
         for path in queue:  # grows while it is walked
-            for reached in _referenced(self.load(path)):
+            for reached in _referenced(self.load(path)) + self.hinted.get(path, []):
                 if reached not in seen:
                     seen.add(reached)
                     queue.append(reached)
@@ -201,6 +203,7 @@ class Loader:
         ]
         if not problems.errors:
             return morphology
+        self.hinted[path] = raw_references(document)
         if len(problems.errors) > 1 and record is documents.CHUNK:
             name = document.get("name")
             text_of_heading = f"Multiple errors when validating chunk {name}:"
@@ -249,6 +252,8 @@ def load_systems(reader: FileReader, paths: Sequence[str], *, warn: Warn) -> Def
             loader.errors.append(_not_a_system(path, found))
     loader.check_references()
     definitions = loader.definitions()
+    if loader.errors:  # else it is for whoever uses the definitions to check them
+        loader.errors += check_loaded(definitions)
     loader.warn_of_unknown_artifacts(definitions)
     loader.finish(warn)
     return definitions

@@ -14,6 +14,7 @@ from morphlib.definitions.models import (
     StratumSpec,
     System,
 )
+from morphlib.definitions.names import normalise, problem_with_reference, sanitise
 from morphlib.errors import Location, MorphError, Reason
 
 _PATHS = "Paths are relative to the root of the definitions repository, and end in .morph."
@@ -53,6 +54,27 @@ def cluster_references(cluster: Cluster) -> list[Reference]:
         Reference(system.morph, Kind.SYSTEM, system.location)
         for system in _all_systems(cluster.systems)
     ]
+
+
+def raw_references(document: object) -> list[str]:
+    """What a morphology with mistakes refers to, as far as that can be told from its document.
+
+    Lets the mistakes in those files be told along with its own.
+    """
+    if not isinstance(document, dict):
+        return []
+    strata = [*_morphs(document.get("strata")), *_morphs(document.get("build-depends"))]
+    systems = _morphs(document.get("systems"))
+    paths = [normalise(sanitise(path)) for path in [*strata, *systems]]
+    paths += _morphs(document.get("chunks"))
+    return [path for path in paths if problem_with_reference(path) is None]
+
+
+def _morphs(entries: object) -> list[str]:
+    if not isinstance(entries, list):
+        return []
+    found = [entry.get("morph") for entry in entries if isinstance(entry, dict)]
+    return [path for path in found if isinstance(path, str)]
 
 
 def _all_systems(systems: Iterable[ClusterSystem]) -> Iterable[ClusterSystem]:

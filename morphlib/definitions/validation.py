@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from morphlib.definitions.check import (
-    check_composition,
-    check_stratum,
-    reached_strata,
-    unknown_artifacts,
-)
+from morphlib.definitions.check import check_loaded, reached_strata, unknown_artifacts
 from morphlib.definitions.cycles import mixed_cycle_errors, plain_cycle_errors
 from morphlib.definitions.loading import Loader, Warn
 from morphlib.definitions.models import Definitions
@@ -48,15 +43,11 @@ def _absent(path: str) -> MorphError:
 
 
 def _cross_check(definitions: Definitions, *, artifacts: bool) -> list[MorphError]:
-    errors: list[MorphError] = []
-    strata = list(definitions.strata.values())
-    for stratum in strata:
-        errors += check_stratum(stratum)
-    for system in definitions.systems.values():
-        reached = reached_strata(definitions, [spec.morph for spec in system.strata])
-        errors += check_composition(definitions, system, reached)
+    errors = check_loaded(definitions)
     if artifacts:
-        errors += unknown_artifacts(definitions, definitions.systems.values(), strata)
+        errors += unknown_artifacts(
+            definitions, definitions.systems.values(), definitions.strata.values()
+        )
     return errors + _cycles(definitions)
 
 

@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from morphlib.build.members import MTIME_NS
 from morphlib.build.merging import resolve
+from morphlib.build.rooted import resolve_in
 from morphlib.build.sandbox import Sandbox, run_in_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind, kind_in
+from morphlib.cache.failures import storage_error
 from morphlib.errors import MorphError, Reason
 
 _CONFIGURATION = "etc/ld.so.conf"
+_NOTES = "var/cache/ldconfig/aux-cache"  # inodes and times of libraries, for the next run
 _WHERE = "/root-of-ldconfig"
 _PATH = "/sbin:/usr/sbin:/usr/local/sbin"
 
@@ -58,4 +62,15 @@ def run_ldconfig(root: Path, work: Path, log_fd: int) -> bool:
             reason=Reason.BUILD,
             hint="The log says why.",
         )
+    _settle(root)
     return True
+
+
+def _settle(root: Path) -> None:
+    """Let nothing of what ldconfig wrote tell when that was, or on which disk."""
+    try:
+        resolve_in(root, _NOTES).unlink(missing_ok=True)
+        for path in ("etc/ld.so.cache", "etc"):
+            os.utime(resolve_in(root, path), ns=MTIME_NS)
+    except OSError as error:
+        raise storage_error(error, "run ldconfig", root) from error

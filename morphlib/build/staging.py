@@ -191,6 +191,8 @@ def _make_mount_points(top: Path, mountpoints: Sequence[str]) -> None:
     top.mkdir()
     for mountpoint in mountpoints:
         (top / mountpoint.strip("/")).mkdir(parents=True, exist_ok=True)
+    for directory, _, _ in os.walk(top):
+        os.utime(directory, ns=MTIME_NS)  # builds see when `/` was changed
 
 
 def _add_directories(root: Path, top: Path) -> None:

@@ -12,6 +12,7 @@ are any.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -80,6 +81,7 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    _keep_open_files_from_builds()
     syscalls.sethostname(HOSTNAME.encode())
     os.umask(UMASK)
     _bring_loopback_up()
@@ -87,6 +89,14 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
     if not overlay:
         problems.append("This kernel has no overlayfs: run sudo modprobe overlay.")
     return NamespaceReport(overlay, len(uids) > 1 or user == 0, entered, tuple(problems))
+
+
+def _keep_open_files_from_builds() -> None:
+    """What our caller happened to leave open is not for builds: a directory leads out."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # that of the list itself is closed by now
+                os.set_inheritable(int(name), False)
 
 
 @cache

@@ -27,7 +27,6 @@ from morphlib.errors import MorphError, Reason
 CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
     "CAP_FOWNER",
     "CAP_FSETID",
     "CAP_KILL",
@@ -37,6 +36,10 @@ CAPABILITIES = (
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 )
+
+#: Of /proc, what belongs to the machine. It asks for uid 0 and nothing more, and that of a build
+#: which root runs is the machine's own: one could set what the kernel runs when a program crashes.
+_MACHINE_WIDE = ("acpi", "asound", "bus", "driver", "fs", "irq", "mtrr", "scsi", "sys")
 
 #: Python ignores some signals and builders more; commands get them all as the kernel has them.
 _SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -151,6 +154,7 @@ class OpenSandbox:
             "/",
             "--proc",
             "/proc",
+            *_protect_machine(),
             "--unshare-pid",
             "--die-with-parent",
             "--json-status-fd",
@@ -169,6 +173,13 @@ _CAPABILITY_ARGUMENTS = (
     "ALL",
     *(argument for name in CAPABILITIES for argument in ("--cap-add", name)),
 )
+
+
+@cache
+def _protect_machine() -> tuple[str, ...]:
+    """Bubblewrap's arguments that make the machine's part of /proc read-only."""
+    there = [path for path in (f"/proc/{name}" for name in _MACHINE_WIDE) if Path(path).exists()]
+    return tuple(argument for path in there for argument in ("--ro-bind", path, path))
 
 
 @cache

@@ -165,7 +165,10 @@ def _mount_devices(dev: str) -> None:
     syscalls.mount("tmpfs", dev, "tmpfs", syscalls.MS_NOSUID, "mode=755")
     for name in _DEVICES:
         os.close(os.open(f"{dev}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        _attach(syscalls.open_tree(f"/dev/{name}", recursive=False), f"{dev}/{name}")
+        # Read-only is the node alone: uid 0 of a build that root runs could give the machine's own
+        # another mode or owner. What the device takes it takes nevertheless.
+        node = syscalls.open_tree(f"/dev/{name}", recursive=False)
+        _attach(node, f"{dev}/{name}", read_only=True)
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"{dev}/{name}")
     for name in ("pts", "shm"):
@@ -201,7 +204,7 @@ def _hide(path: str) -> None:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             _mount_tmpfs(path, "mode=755")
         elif not os.path.islink(path):
-            _attach(syscalls.open_tree("/dev/null", recursive=False), path)
+            _attach(syscalls.open_tree("/dev/null", recursive=False), path, read_only=True)
 
 
 def kind_in(root: str | Path, path: str) -> str | None:

@@ -21,7 +21,7 @@ from morphlib.build.sandbox import (
 )
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.staging import stage
-from tests.build.isolation import Failed, in_namespace, make_layer, tools_layer
+from tests.build.isolation import Failed, in_child, in_namespace, make_layer, tools_layer
 
 MOUNT_POINTS = ["dev", "proc", "tmp", "x.build", "x.inst", "objects"]
 
@@ -208,6 +208,56 @@ def test_without_user_namespaces_root_builds_alike(place: Path, user: int) -> No
     assert b"not permitted" in log
     assert b"ead-only file system" in log
     assert (place / "inst/file").read_text() == "data\n"
+
+
+@pytest.mark.parametrize("path", ["sys/kernel/core_pattern", "sys/kernel/printk_delay"])
+def test_settings_of_the_machine_can_not_be_written(place: Path, user: int, path: str) -> None:
+    """Uid 0 may write to these if it is the machine's, with no capability at all."""
+    outcome, log = _run(place, user, f": >> /proc/{path}")
+    assert outcome.status != 0
+    assert b"Read-only" in log or b"Permission denied" in log
+
+
+@pytest.mark.parametrize("change", ["chmod 622 {}", "chown 1:1 {}", "touch -d @1 {}"])
+def test_device_nodes_of_the_machine_can_not_be_changed(
+    place: Path, user: int, change: str
+) -> None:
+    before = os.stat("/dev/full")
+    try:
+        outcome, _ = _run(place, user, change.format("/dev/full"))
+        after = os.stat("/dev/full")
+    finally:
+        if os.getuid() == 0:
+            os.chown("/dev/full", before.st_uid, before.st_gid)
+            os.chmod("/dev/full", before.st_mode & 0o7777)
+    assert outcome.status != 0
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+
+
+def test_devices_take_what_is_written(place: Path, user: int) -> None:
+    outcome, log = _run(place, user, "echo x > /dev/null; ! echo x > /dev/full")
+    assert outcome.status == 0, log
+
+
+def test_files_that_the_caller_left_open_stay_outside(place: Path, user: int) -> None:
+    """A directory that is open leads to everything around it."""
+
+    def work() -> bytes:
+        os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY), 9, inheritable=True)
+        enter_build_namespace()
+        root = place / "root"
+        root.mkdir()
+        with (place / "log").open("wb") as file:
+            run_in_sandbox(
+                Sandbox(root, RootKind.HOST, environment={"PATH": "/bin"}),
+                ["sh", "-c", "ls /proc/self/fd/"],
+                file.fileno(),
+            )
+        return (place / "log").read_bytes()
+
+    seen = in_child(work, user=user)
+    assert b"2\n" in seen
+    assert b"9\n" not in seen
 
 
 def test_owners_can_be_given(place: Path, user: int) -> None:

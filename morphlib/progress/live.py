@@ -13,7 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from morphlib.events import AnyEvent, SourceFailed, SourceFinished, SourceStarted, StepStarted
+from morphlib.events import (
+    AnyEvent,
+    SourceFailed,
+    SourceFinished,
+    SourceStarted,
+    Status,
+    StepStarted,
+)
 from morphlib.progress.lines import Line, describe, describe_step, format_duration
 from morphlib.progress.state import BuildState
 from morphlib.text import make_printable
@@ -79,9 +86,22 @@ class LiveReporter:
         if self._console.width >= _NARROW:
             slots.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
         slots.add_column(justify="right", no_wrap=True)
-        for number in range(max([self._state.slot_count, *(n + 1 for n in self._state.slots)])):
+        shown, hidden = self._choose_slots()
+        for number in shown:
             self._add_slot(slots, number, now)
-        return Group(slots, self._summary(now))
+        more = [Text(f"and {hidden} more")] if hidden else []
+        return Group(slots, *more, self._summary(now))
+
+    def _choose_slots(self) -> tuple[list[int], int]:
+        """The slots to show, and how many builds the terminal is too low for to show them too."""
+        busy = sorted(self._state.slots)
+        every = range(max([self._state.slot_count, *(number + 1 for number in busy)]))
+        room = max(2, self._console.height - 2)  # the summary, and a line where the cursor is
+        if len(every) <= room:
+            return list(every), 0
+        if len(busy) <= room:
+            return busy, 0
+        return busy[: room - 1], len(busy) - room + 1
 
     def _add_slot(self, table: Table, number: int, now: float) -> None:
         slot = self._state.slots.get(number)
@@ -111,6 +131,10 @@ class LiveReporter:
         match event:
             case SourceStarted() | StepStarted():
                 return []  # the view shows them
+            case Status(level="normal", source=source) if source:
+                return []  # so it does with what happens within a step
+            case SourceFinished(outcome="built", kind="stratum"):
+                return []  # a list that was written in no time
             case SourceFinished(outcome="built"):
                 text = f"{event.kind} {event.name} built in {format_duration(event.duration)}"
                 return [Line(text)]

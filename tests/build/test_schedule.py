@@ -101,3 +101,15 @@ def test_makespan_lies_between_its_bounds(tasks: list[Task], slots: int) -> None
     assert lower - 1e-6 <= makespan <= work + 1e-6
     # Greedy list scheduling is never worse than twice the best possible.
     assert makespan <= 2 * lower + 1e-6
+
+
+def test_makespan_counts_what_waits_for_other_pools() -> None:
+    tasks = [
+        Task("fetch-a", (), 0, "fetch"),
+        Task("a", ("fetch-a",), 4),
+        Task("fetch-b", ("a",), 0, "fetch"),
+        Task("b", ("fetch-b",), 3),
+        Task("c", (), 5),
+    ]
+    assert estimate_makespan(tasks, 1) == 12
+    assert estimate_makespan(tasks, 2) == 7

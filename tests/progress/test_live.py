@@ -155,6 +155,57 @@ def test_what_is_worth_keeping_scrolls_by(monkeypatch: pytest.MonkeyPatch) -> No
     assert "sh /t/x.sh" in text
 
 
+def test_what_the_view_shows_anyway_does_not_scroll_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, 100)
+    stratum = SourceStarted(name="core", kind="stratum", key="k9", index=5, total=5, slot=1)
+    for event in (
+        START,
+        ZLIB,
+        Status(text="Extracting the sources", source="zlib"),
+        Status(text="something broke", level="error", source="zlib"),
+        finished(stratum),
+    ):
+        screen.reporter(event)
+    screen.reporter.close()
+    text = screen.output.getvalue()
+    assert "Extracting" not in text
+    assert "core" not in text
+    assert "something broke" in text
+
+
+def test_a_low_terminal_shows_what_is_built_and_the_summary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Screen(monkeypatch, 80, lines=6)
+    screen.reporter(BuildStarted(target="demo", total=90, cached=0, slots=40))
+    for number in (3, 17, 30):
+        started = SourceStarted(
+            name=f"c{number}", kind="chunk", key=f"k{number}", index=1, total=90, slot=number
+        )
+        screen.reporter(started)
+    try:
+        view = screen.view()
+        assert len(view) < 6
+        assert [line.split()[:2] for line in view[:3]] == [
+            ["4", "c3"],
+            ["18", "c17"],
+            ["31", "c30"],
+        ]
+        assert "0/90" in view[-1]
+        for number in (5, 6, 7):
+            screen.reporter(
+                SourceStarted(
+                    name="more", kind="chunk", key=f"m{number}", index=1, total=90, slot=number
+                )
+            )
+        view = screen.view()
+        assert len(view) < 6
+        assert view[-2].strip() == "and 3 more"
+        assert "0/90" in view[-1]
+    finally:
+        screen.reporter.close()
+
+
 def test_the_cursor_is_back_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(monkeypatch, 80)
     screen.reporter(START)

@@ -70,7 +70,7 @@ class CheckoutReader:
         """
         path = posixpath.normpath(path)
         if path not in self._paths:
-            return None
+            return self._read_through_link(path) if self._is_below_link(path) else None
         try:
             if self._is_plain_directory(posixpath.dirname(path)):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -97,6 +97,12 @@ class CheckoutReader:
             self._safe_directories[directory] = known
         return known
 
+    def _is_below_link(self, path: str) -> bool:
+        """Is a directory on the way to `path` a symlink that is one of the files?"""
+        parts = path.split("/")
+        ways = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        return any(way in self._paths and (Path(self._root) / way).is_symlink() for way in ways)
+
     def _read_through_link(self, path: str) -> bytes | None:
         full = os.path.realpath(f"{self._root}/{path}")
         inside = os.path.relpath(full, self._root)
@@ -104,10 +110,9 @@ class CheckoutReader:
             raise MorphError(
                 f"{path} is a symlink that leads out of the repository", reason=Reason.DEFINITION
             )
-        try:
-            return Path(full).read_bytes() if Path(full).is_file() else None
-        except OSError as error:
-            raise self._read_error(path, error) from error
+        # What it leads to has to be a file of the definitions by itself. A link to itself is none.
+        is_file = inside in self._paths and not Path(full).is_symlink()
+        return self.read(inside) if is_file else None
 
     def _read_committed(self, path: str) -> bytes | None:
         """What the commit has where the work tree leaves the file out (a sparse checkout)."""

@@ -7,8 +7,9 @@ that the repository's configuration names.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,20 +55,25 @@ def read_state(root: Path, *, with_changes: bool = True) -> CheckoutState:
     status = ["status", "--porcelain=v2", "-z", "--branch", "--no-renames", "--no-ahead-behind"]
     status += ["--ignore-submodules=all", f"--untracked-files={'all' if with_changes else 'no'}"]
     commands = [
-        ["rev-parse", "--is-inside-work-tree", "HEAD^{tree}"],
-        ["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"],
+        ["rev-parse", "--is-inside-work-tree", "--show-prefix", "HEAD^{tree}"],
+        ["ls-tree", "-r", "-z", "--full-tree", "HEAD"],
         status,
+        ["ls-files", "-v", "-z"],
         ["config", "--get", "remote.origin.url"],
     ]
-    about, listing, told, origin = _run_side_by_side(root, commands)
+    about, listing, told, flags, origin = _run_side_by_side(root, commands)
     changes = parse_status(told.decode("utf-8", "surrogateescape"))
-    inside, tree = about.decode().split()
-    assert inside == "true"
-    tracked = _split(listing)
+    inside, *prefix, tree = about.decode("utf-8", "surrogateescape").split()
+    if inside != "true" or prefix:
+        raise not_a_checkout(f"git says that the work tree of {root} is elsewhere")
+    ids = _read_tree_listing(listing)
+    tracked = tuple(ids)
     known = set(tracked)
     untracked = [path for path in changes.untracked if path.endswith(_SUFFIX)]
     new = [path for path in changes.touched if path not in known and path.endswith(_SUFFIX)]
     changed = [path for path in changes.touched if path in known]
+    if with_changes:
+        changed += _find_concealed(root, _split(flags), ids)
     return CheckoutState(
         commit=changes.commit,
         tree=tree,
@@ -143,6 +149,41 @@ def _explain(root: Path, process: Popen[bytes], command: Sequence[str], message:
         f"{what} failed in {root} (exit status {process.returncode}): {message}",
         reason=Reason.SOURCE,
     )
+
+
+def _read_tree_listing(listing: bytes) -> dict[str, str]:
+    """Path -> object id of what `git ls-tree -r -z` prints."""
+    entries = (entry.partition("\t") for entry in _split(listing))
+    return {path: about.rpartition(" ")[2] for about, _, path in entries}
+
+
+def _find_concealed(root: Path, flags: Sequence[str], ids: Mapping[str, str]) -> list[str]:
+    """Files whose changes `git status` keeps quiet about, as the index says that it should.
+
+    `flags` are lines of `git ls-files -v`: a small letter is for "assume unchanged", S for "skip
+    worktree", which is what a sparse checkout gives the files that it leaves out.
+    """
+    found = []
+    for line in flags:
+        flag, path = line[0], line[2:]
+        if path in ids and (flag.islower() or flag == "S"):
+            if os.path.lexists(root / path):
+                if _object_id(root / path, len(ids[path])) != ids[path]:
+                    found.append(path)
+            elif flag.upper() != "S":
+                found.append(path)
+    return found
+
+
+def _object_id(path: Path, length: int) -> str | None:
+    """The id that git gives what is at `path` as it lies there, without filters."""
+    try:
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    except OSError:
+        return None
+    data = b"blob %d\0" % len(content) + content
+    digest = sha1(data, usedforsecurity=False) if length == 40 else sha256(data)
+    return digest.hexdigest()
 
 
 def _split(listing: bytes) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.sources.objects import DIRECTORY, GITLINK, LINK, Entry, ObjectReader
 
 _MAX_LINKS = 40
+_MAX_ENTRIES = 1_000_000
 
 
 class TreeReader:
@@ -60,18 +61,22 @@ class TreeReader:
         if self._found is None:
             found: dict[str, Entry] = {}
             queue: list[tuple[str | bytes, str]] = [(self._tree, "")]
+            count = 0
             while queue:
                 at, prefix = queue.pop()
-                for entry in self._objects.entries(at):
+                entries = self._objects.entries(at)
+                # Directories count as well: a few trees can stand for endless empty ones.
+                count += 1 + len(entries)
+                if count > _MAX_ENTRIES:
+                    raise MorphError(
+                        f"Tree {self._tree} has too many files for definitions",
+                        reason=Reason.DEFINITION,
+                    )
+                for entry in entries:
                     path = prefix + entry.name.decode("utf-8", "surrogateescape")
                     if entry.kind == DIRECTORY:
                         queue.append((entry.id, path + "/"))
                     elif entry.kind != GITLINK:
                         found[path] = entry
-                if len(found) > 1_000_000 or len(queue) > 1_000_000:
-                    raise MorphError(
-                        f"Tree {self._tree} has too many files for definitions",
-                        reason=Reason.DEFINITION,
-                    )
             self._found = dict(sorted(found.items()))
         return self._found

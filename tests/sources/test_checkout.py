@@ -28,6 +28,9 @@ FILES = {
 }
 
 
+NONE = Aliases()
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Repository:
     made = Repository(tmp_path / "definitions")
@@ -295,3 +298,70 @@ def test_large_checkout_is_quick(opened: Opener, checkout: Repository) -> None:
         opened()
         best = min(best, time.perf_counter() - start)
     assert best < 0.15  # measured: 0.015 on an idle machine
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_changes_that_the_index_conceals_are_changes(
+    opened: Opener, checkout: Repository, flag: str
+) -> None:
+    checkout.git("update-index", flag, "strata/a/b.morph", "systems/s.morph")
+    assert not opened().changed
+    checkout.write({"strata/a/b.morph": "changed\n"})
+    source = opened()
+    assert source.changed
+    assert contents(source) == {**FILES, "strata/a/b.morph": "changed\n"}
+
+
+def test_a_deleted_file_that_the_index_conceals_is_deleted(
+    opened: Opener, checkout: Repository
+) -> None:
+    checkout.git("update-index", "--assume-unchanged", "systems/s.morph")
+    (checkout.path / "systems/s.morph").unlink()
+    source = opened()
+    assert source.changed
+    assert source.reader.read("systems/s.morph") is None
+
+
+@pytest.mark.parametrize("place", ["elsewhere", ".."])
+def test_a_work_tree_that_is_elsewhere_is_refused(
+    opened: Opener, checkout: Repository, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    checkout.git("config", "core.worktree", str(tmp_path / place))
+    with pytest.raises(MorphError, match="must be run from inside a Git repository"):
+        opened()
+
+
+def test_directories_may_be_symlinks(opened: Opener, checkout: Repository) -> None:
+    checkout.write({"outside/x.morph": "untracked\n", "other/.gitignore": "*\n"})
+    checkout.write({"other/x.morph": "ignored\n"})
+    for name, target in [
+        ("link", "strata"),
+        ("strata/up", ".."),
+        ("out", "/etc"),
+        ("loop", "loop"),
+        ("ignored", "other"),
+    ]:
+        (checkout.path / name).symlink_to(target)
+    checkout.git("add", "link", "strata/up", "out", "loop", "ignored")
+    checkout.git("commit", "-q", "-m", "links")
+    for source in (opened(), open_ref(checkout.url, "HEAD", mirrors=opened.mirrors, aliases=NONE)):
+        assert source.reader.read("link/a/b.morph") == b"kind: chunk\n"
+        assert source.reader.read("strata/up/link/a/b.morph") == b"kind: chunk\n"
+        assert source.reader.read("link/a/none.morph") is None
+        assert source.reader.read("ignored/x.morph") is None
+        with pytest.raises(MorphError, match="leads out of the repository"):
+            source.reader.read("out/passwd")
+    assert opened().reader.read("loop/x.morph") is None
+
+
+def test_a_tree_of_endless_directories_is_refused(
+    checkout: Repository, mirrors: MirrorCache
+) -> None:
+    tree = checkout.raw_tree([])
+    for _ in range(8):
+        tree = checkout.raw_tree([("40000", b"%d" % number, tree) for number in range(10)])
+    commit = checkout.commit_tree(tree)
+    source = open_ref(checkout.url, commit, mirrors=mirrors, aliases=NONE)
+    with pytest.raises(MorphError, match="too many files"):
+        source.reader.read("VERSION")

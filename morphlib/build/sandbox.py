@@ -45,6 +45,8 @@ _MACHINE_WIDE = ("acpi", "asound", "bus", "driver", "fs", "irq", "mtrr", "scsi",
 _SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 _SIGNALS.append(signal.SIGXFSZ)
 
+_PIECE = 65536  # bytes of output to take at once: what a pipe holds
+
 Argument = str | bytes
 
 #: The exit status that shells give for it.
@@ -127,18 +129,23 @@ class OpenSandbox:
         to be had; whatever interrupts the caller kills the command.
         """
         environment = self.sandbox.environment if environment is None else environment
-        with _status_pipe() as (reading, writing):
+        with _pipe() as (reading, writing), _pipe() as (output, to_log):
+            os.set_inheritable(writing, True)
             command = self._command(argv, environment, writing)
             if process.on_start is not None:
                 process.on_start(command, {})
-            pid = _spawn(command, log_fd)
+            pid = _spawn(command, None if log_fd is None else to_log)
             os.close(writing)
+            os.close(to_log)
             try:
+                if log_fd is not None:
+                    _copy_output(output, log_fd)
                 status, cpu, peak = _wait(pid, own_session=log_fd is not None)
             except BaseException:
                 _kill(pid, own_session=log_fd is not None)
                 raise
-            if b'"exit-code"' not in os.read(reading, 4096):
+            # What was killed, for want of memory say, did run.
+            if b'"exit-code"' not in os.read(reading, 4096) and status <= 128:
                 if log_fd is None or not _lacks_program(log_fd):
                     raise _not_started(status)
                 status = NO_SUCH_PROGRAM
@@ -196,16 +203,26 @@ def find_bubblewrap() -> str:
 
 
 @contextlib.contextmanager
-def _status_pipe() -> Iterator[tuple[int, int]]:
-    """A pipe on which bubblewrap tells whether it came to start the command."""
+def _pipe() -> Iterator[tuple[int, int]]:
+    """A pipe, to read from and to write to; either end may be closed before."""
     reading, writing = os.pipe()
-    os.set_inheritable(writing, True)
     try:
         yield reading, writing
     finally:
-        os.close(reading)
-        with contextlib.suppress(OSError):
-            os.close(writing)
+        for fd in (reading, writing):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _copy_output(reading: int, log_fd: int) -> None:
+    """Copy what a command and all that it starts print, until the last of them is gone.
+
+    The log itself they don't get: what opens /dev/stderr to write to it would empty a file.
+    """
+    while data := os.read(reading, _PIECE):
+        left = memoryview(data)
+        while left:
+            left = left[os.write(log_fd, left) :]
 
 
 def _spawn(command: list[Argument], log_fd: int | None) -> int:

@@ -222,14 +222,15 @@ def test_settings_of_the_machine_can_not_be_written(place: Path, user: int, path
 def test_device_nodes_of_the_machine_can_not_be_changed(
     place: Path, user: int, change: str
 ) -> None:
-    before = os.stat("/dev/full")
+    node = Path("/dev/full")
+    before = node.stat()
     try:
-        outcome, _ = _run(place, user, change.format("/dev/full"))
-        after = os.stat("/dev/full")
+        outcome, _ = _run(place, user, change.format(node))
+        after = node.stat()
     finally:
         if os.getuid() == 0:
-            os.chown("/dev/full", before.st_uid, before.st_gid)
-            os.chmod("/dev/full", before.st_mode & 0o7777)
+            os.chown(node, before.st_uid, before.st_gid)
+            node.chmod(before.st_mode & 0o7777)
     assert outcome.status != 0
     assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
 
@@ -258,6 +259,33 @@ def test_files_that_the_caller_left_open_stay_outside(place: Path, user: int) ->
     seen = in_child(work, user=user)
     assert b"2\n" in seen
     assert b"9\n" not in seen
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_stays_whatever_opens_the_streams_anew(place: Path, user: int, stream: str) -> None:
+    _, log = _run(place, user, f"echo before; echo again > /dev/{stream}; echo after")
+    lines = [line for line in log.splitlines() if not line.startswith(b"+")]
+    assert lines == [b"before", b"again", b"after"]
+
+
+def test_a_sandbox_that_is_killed_is_no_broken_one(place: Path, user: int) -> None:
+    def prepare() -> None:
+        builder = os.getpid()
+        if os.fork():
+            return
+        children = Path(f"/proc/{builder}/task/{builder}/children")
+        while True:
+            time.sleep(0.01)
+            for child in map(int, children.read_text().split()):
+                if (
+                    b"bwrap" in Path(f"/proc/{child}/cmdline").read_bytes()
+                    and (place / "build/began").exists()
+                ):
+                    os.kill(child, signal.SIGKILL)
+                    os._exit(0)
+
+    outcome, _ = _run(place, user, "touch /x.build/began; sleep 100", prepare=prepare)
+    assert outcome.status == 128 + signal.SIGKILL
 
 
 def test_owners_can_be_given(place: Path, user: int) -> None:

@@ -131,23 +131,23 @@ class _ChunkBuild:
 
     def store(self, installed: Sequence[Member]) -> None:
         """Split what was installed, store the artifacts, and keep the tree as a layer."""
-        with self.recorder.phase("create-chunks"):
-            artifacts = self._artifacts(installed)
-            files: dict[str, Path] = {}
-            digests: dict[str, str] = {}
-            with explain_failure(
-                f"store the artifacts of {self.source.name}", self.bench.store.directory
-            ):
-                artifacts = separate_links(self.install_dir, artifacts)
-                for artifact, members in artifacts.items():
-                    self.bench.say(self.source, f"Creating chunk artifact {artifact}")
-                    name = self.source.filename(artifact)
-                    files[name] = self.bench.store.temporary()
-                    digests[name] = write_tar(files[name], self.install_dir, members).digest
-        with self.recorder.phase("store"):
-            self._keep_layer(artifacts, installed)
-        meta = {f"{self.source.key}.meta": self._meta()}
-        self.bench.store.publish(self.source.key, files, meta, digests=digests)
+        store = self.bench.store
+        with store.temporaries() as fresh:
+            with self.recorder.phase("create-chunks"):
+                artifacts = self._artifacts(installed)
+                files: dict[str, Path] = {}
+                digests: dict[str, str] = {}
+                with explain_failure(f"store the artifacts of {self.source.name}", store.directory):
+                    artifacts = separate_links(self.install_dir, artifacts)
+                    for artifact, members in artifacts.items():
+                        self.bench.say(self.source, f"Creating chunk artifact {artifact}")
+                        name = self.source.filename(artifact)
+                        files[name] = fresh()
+                        digests[name] = write_tar(files[name], self.install_dir, members).digest
+            with self.recorder.phase("store"):
+                self._keep_layer(artifacts, installed)
+            meta = {f"{self.source.key}.meta": self._meta()}
+            store.publish(self.source.key, files, meta, digests=digests)
 
     def _artifacts(self, installed: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
         """The members of each artifact, with metadata, integration scripts and device nodes."""

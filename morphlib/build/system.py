@@ -147,23 +147,24 @@ class _Assembly:
 
     def _store(self, staged: Staged, chosen: Sequence[ArtifactRef]) -> None:
         store = self.bench.store
-        with explain_failure(f"store the system {self.source.name}", store.directory):
-            members = self._members(staged, self._metadata(chosen))
-            out = store.temporary()
-            written = write_tar(out, staged.root, members)
         name = self.source.filename(self.source.artifacts[0])
-        meta = self.recorder.to_json(
-            **{
-                "cache-id": plain(identity_of(self.bench.graph, self.source)),
-                "fallbacks": sorted(self.bench.fallbacks),
-            }
-        )
-        store.publish(
-            self.source.key,
-            {name: out},
-            {f"{self.source.key}.meta": meta},
-            digests={name: written.digest},
-        )
+        with store.temporaries() as fresh:
+            out = fresh()
+            with explain_failure(f"store the system {self.source.name}", store.directory):
+                members = self._members(staged, self._metadata(chosen))
+                written = write_tar(out, staged.root, members)
+            meta = self.recorder.to_json(
+                **{
+                    "cache-id": plain(identity_of(self.bench.graph, self.source)),
+                    "fallbacks": sorted(self.bench.fallbacks),
+                }
+            )
+            store.publish(
+                self.source.key,
+                {name: out},
+                {f"{self.source.key}.meta": meta},
+                digests={name: written.digest},
+            )
 
     def _members(self, staged: Staged, metadata: Mapping[str, bytes]) -> list[Member]:
         """What is in the tree, with device nodes and metadata in the place of what stands in for

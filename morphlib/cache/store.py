@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -205,6 +205,23 @@ class ArtifactStore:
         Hand it to `publish`. It is swept away when no process that might write it is alive.
         """
         return self._temporaries.fresh(suffix)
+
+    @contextmanager
+    def temporaries(self) -> Iterator[Callable[[], Path]]:
+        """Gives such paths too; what is left of them at the end of the block is removed.
+
+        So a failure to write what is to be published does not keep the disk full.
+        """
+        made: list[Path] = []
+
+        def fresh() -> Path:
+            made.append(self.temporary())
+            return made[-1]
+
+        try:
+            yield fresh
+        finally:
+            remove_files(made)
 
     def publish(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.e2e.trove import Trove, give, members, read_member
+from tests.build.e2e.trove import Trove, digests, give, members, read_member
 
 INSTALL = ["mkdir -p $DESTDIR/srv; seq 3000 > $DESTDIR/srv/hello; echo x > $DESTDIR/srv/x"]
 
@@ -21,8 +20,7 @@ def _define(trove: Trove) -> None:
 
 
 def _digests(trove: Trove) -> dict[str, str]:
-    paths = [*trove.artifacts.glob("*.chunk.*"), *trove.artifacts.glob("*.system.*")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return digests(trove.artifacts)
 
 
 def _truncate(path: Path) -> None:

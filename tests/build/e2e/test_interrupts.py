@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.e2e.trove import Trove, finish, git, mounts_below, relatives
+from tests.build.e2e.trove import Trove, digests, finish, git, mounts_below, relatives
 
 
 def _define(trove: Trove) -> None:
@@ -55,14 +54,6 @@ def _assert_nothing_half_written(trove: Trove) -> None:
     manifests = {path.name.partition(".")[0] for path in trove.artifacts.glob("*.manifest")}
     for path in trove.artifacts.glob("*.*.*"):
         assert path.name.partition(".")[0] in manifests, path
-
-
-def _bytes(trove: Trove) -> dict[str, str]:
-    found = {}
-    for pattern in ("*.chunk.*", "*.system.*"):
-        for path in trove.artifacts.glob(pattern):
-            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -192,7 +183,7 @@ def test_killed_at_any_moment_the_next_build_is_whole(
     started = time.monotonic()
     undisturbed.build()
     whole = time.monotonic() - started
-    wanted = _bytes(undisturbed)
+    wanted = digests(undisturbed.artifacts)
     chance = random.Random(20)
     _define(trove)
     trove.write()
@@ -222,7 +213,7 @@ def test_killed_at_any_moment_the_next_build_is_whole(
 
 
 def _assert_equal(trove: Trove, wanted: dict[str, str]) -> None:
-    found = _bytes(trove)
+    found = digests(trove.artifacts)
     assert found.items() <= wanted.items()
     assert trove.image().name in found
 

@@ -6,6 +6,7 @@ hands and a second chunk builds with nothing but that.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -375,6 +376,12 @@ def read_member(tar: Path, name: str) -> bytes:
         file = archive.extractfile(name)
         assert file is not None, f"{name} is no file"
         return file.read()
+
+
+def digests(artifacts: Path) -> dict[str, str]:
+    """The SHA-256 of every chunk and system artifact."""
+    paths = [*artifacts.glob("*.chunk.*"), *artifacts.glob("*.system.*")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def relatives(trove: Trove) -> dict[int, str]:

@@ -14,6 +14,7 @@ from morphlib.events import AnyEvent
 from morphlib.graph.model import BuildGraph
 from morphlib.sources.aliases import Aliases
 from morphlib.sources.mirrors import MirrorCache
+from morphlib.text import make_valid
 
 
 class OnError(StrEnum):
@@ -116,6 +117,14 @@ class Unusable(msgspec.Struct, frozen=True, tag=True):
 
 FromBuilder = Told | Ready | Built | Failed | Unusable
 
-encode = msgspec.msgpack.encode
+
+def encode(message: msgspec.Struct) -> bytes:
+    """A message as bytes. What is no UTF-8 in its texts, of a file's name say, as escapes."""
+    try:
+        return msgspec.msgpack.encode(message)
+    except UnicodeEncodeError:
+        return msgspec.msgpack.encode(make_valid(msgspec.to_builtins(message)))
+
+
 decode_job = msgspec.msgpack.Decoder(Job).decode
 decode_message = msgspec.msgpack.Decoder(FromBuilder).decode

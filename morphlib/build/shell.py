@@ -17,7 +17,7 @@ import msgspec
 from morphlib.build.area import Area, AreaRecord, find_kept, make_area, read_record
 from morphlib.build.layers import Layer, load_layer
 from morphlib.build.layout import ChunkLayout
-from morphlib.build.model import BuildContext
+from morphlib.build.model import BuildContext, encode
 from morphlib.build.namespace import enter_build_namespace
 from morphlib.build.removal import remove_tree
 from morphlib.build.rooted import resolve_in
@@ -288,7 +288,7 @@ def _be_child(work: Callable[[], int], parent: int, writing: int) -> NoReturn:
         traceback.print_exc()
         os._exit(1)
     sys.stdout.flush()
-    os.write(writing, msgspec.msgpack.encode(report))
+    os.write(writing, encode(report))
     os._exit(0)
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from morphlib.commandline import Invocation, parse_command_line
 from morphlib.commands import Needs, find_command
@@ -54,8 +54,7 @@ def run_program(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _tell_error(MorphError("interrupted", reason=Reason.INTERRUPTED))
     except BrokenPipeError:
-        # Who read the output has seen enough. Nothing must be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout)  # who read the output has seen enough
         return EXIT_FAILURE
     except Exception as error:
         expected = _as_expected(error)
@@ -219,13 +218,22 @@ def calling_words(name: str, settings: Settings, invocation: Invocation) -> list
     return [*words, f"--cachedir={settings.cachedir}", f"--tempdir={settings.tempdir}"]
 
 
+def _abandon(stream: TextIO) -> None:
+    """Let nothing more be flushed to where the stream led: at exit that would be an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _tell_error(error: MorphError) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        pass  # the error at hand is the one to tell
-    for each in error.errors if isinstance(error, MorphErrors) else (error,):
-        sys.stderr.write(f"ERROR: {make_printable(str(each))}\n")
+        _abandon(sys.stdout)  # the error at hand is the one to tell
+    try:
+        for each in error.errors if isinstance(error, MorphErrors) else (error,):
+            sys.stderr.write(f"ERROR: {make_printable(str(each))}\n")
+        sys.stderr.flush()
+    except OSError:
+        _abandon(sys.stderr)  # the exit status is all that can be told
     match error.reason:
         case Reason.USAGE:
             return EXIT_USAGE

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler, SysLogHandler
 from pathlib import Path
 
 from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
-from morphlib.events import AnyEvent, Listener, SourceFailed
+from morphlib.events import AnyEvent, Listener, SourceFailed, Status
 from morphlib.process import quote
 from morphlib.progress.lines import describe
 from morphlib.settings import Settings
@@ -37,6 +38,7 @@ def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> List
     # Whatever libraries log is of use too, once somebody looks at a log.
     logging.getLogger().setLevel(settings.log_level.upper())
     handler = _make_handler(settings)
+    handler.tell = lambda text: listener(Status(text=text, level="warning"))
     logger.addHandler(handler)
     logger.propagate = False
     logging.getLogger().addHandler(handler)
@@ -72,10 +74,10 @@ def _log_output(logger: logging.Logger, what: str, path: Path) -> None:
         logger.warning("can't read build log %s: %s", path, error.strerror)
 
 
-def _make_handler(settings: Settings) -> logging.Handler:
+def _make_handler(settings: Settings) -> _SysLog | _LogFile:
     try:
         if settings.log == "syslog":
-            syslog = SysLogHandler(address="/dev/log")
+            syslog = _SysLog(address="/dev/log")
             syslog.setFormatter(logging.Formatter("morph[%(process)d]: %(levelname)s %(message)s"))
             return syslog
         path = Path.cwd() / Path(settings.log).expanduser()
@@ -97,11 +99,37 @@ def _mode(text: str) -> int:
     )
 
 
-class _LogFile(RotatingFileHandler):
+class _Handler(logging.Handler):
+    """Says once that the log can't be written, not with a traceback at each record.
+
+    `name_of_log` is for the message, and `tell` is what takes it.
+    """
+
+    name_of_log = ""
+    tell: Callable[[str], None] | None = None
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        tell, self.tell = self.tell, None
+        if tell is not None:
+            tell(f"can't write log {self.name_of_log}: {error.strerror}")
+
+
+class _SysLog(_Handler, SysLogHandler):
+    """The system's log."""
+
+    name_of_log = "syslog"
+
+
+class _LogFile(_Handler, RotatingFileHandler):
     """Each new log has the mode that was asked for, whatever the umask."""
 
     def __init__(self, path: Path, mode: int, max_bytes: int, keep: int) -> None:
         self._mode = mode
+        self.name_of_log = str(path)
         super().__init__(path, maxBytes=max_bytes, backupCount=keep)
 
     def _open(self) -> TextIOWrapper:

@@ -106,6 +106,12 @@ def test_logs_rotate(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "l").stat().st_mode) == 0o600
 
 
+def test_a_log_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    ran = run_morph("print-architecture", "--log=/dev/full", home=tmp_path)
+    assert ran.status == 0
+    assert ran.err == "WARNING: can't write log /dev/full: No space left on device\n"
+
+
 @pytest.mark.parametrize("value", ["", "none"])
 def test_no_log(tmp_path: Path, value: str) -> None:
     run_morph("print-architecture", f"--log={value}", home=tmp_path)

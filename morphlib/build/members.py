@@ -9,6 +9,7 @@ surrogate escapes.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ MTIME = 683074800
 MTIME_NS = (MTIME * 10**9, MTIME * 10**9)
 
 _SHOWN = 300  # characters of a path that an error shows
+_LARGEST_MAJOR, _LARGEST_MINOR = 2**12 - 1, 2**20 - 1  # of devices, in the kernel
 DIRECTORY_MODE = stat.S_IFDIR | 0o755
 
 
@@ -133,12 +135,21 @@ def _unsettled(path: str) -> MorphError:
 
 
 def _normalise(path: str, *, is_directory: bool) -> None:
-    for name in os.listxattr(path, follow_symlinks=False):
+    for name in _attributes(path):
         # Labels of SELinux belong to this machine and can't be taken off.
         if not name.startswith("security.selinux"):
             os.removexattr(path, name, follow_symlinks=False)
     if not is_directory:
         os.utime(path, ns=MTIME_NS, follow_symlinks=False)
+
+
+def _attributes(path: str) -> list[str]:
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []  # this file system has none
+        raise
 
 
 def file_member(path: str, content: bytes, permissions: int = 0o644) -> Member:
@@ -165,6 +176,10 @@ def device_members(devices: Iterable[DeviceNode], members: Sequence[Member]) -> 
         kinds = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
         if device.type not in kinds:
             raise _device_error(device, f"unrecognized device type {device.type}")
+        if device.major > _LARGEST_MAJOR or device.minor > _LARGEST_MINOR:
+            raise _device_error(device, f"no device is {device.major}:{device.minor}")
+        if device.major == device.minor == 0:
+            raise _device_error(device, "0:0 stands for a removed file")
         mode = kinds[device.type] | int(device.permissions, 8) & 0o777
         number = os.makedev(device.major, device.minor)
         nodes.append(Member(path, mode, device.uid, device.gid, device=number))

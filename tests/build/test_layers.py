@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -249,6 +250,17 @@ def test_extended_attributes_do_not_get_into_layers(tmp_path: Path) -> None:
     assert os.listxattr(layer.root / "d") == []
 
 
+def test_file_systems_without_extended_attributes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *, follow_symlinks: bool) -> list[str]:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), path)
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(os, "listxattr", refuse)
+    assert [member.path for member in walk_tree(tmp_path, normalise=True)] == [".", "file"]
+
+
 def _node(filename: str, **changes: int | str) -> DeviceNode:
     values: dict[str, int | str] = {
         "type": "c",
@@ -277,6 +289,9 @@ def test_devices_keep_all_of_their_permissions(tmp_path: Path) -> None:
         (_node("/link/null"), "not installed"),
         (_node("/dev/file"), "already"),
         (_node("/dev/x", type="q"), "unrecognized device type"),
+        (_node("/dev/x", major=2**33), "no device is 8589934592:3"),
+        (_node("/dev/x", minor=2**20), "no device is 1:1048576"),
+        (_node("/dev/x", major=0, minor=0), "removed file"),
     ],
 )
 def test_impossible_devices(tmp_path: Path, node: DeviceNode, message: str) -> None:

@@ -24,6 +24,7 @@ from morphlib.definitions.shapes import (
     Record,
     Text,
     name_shape,
+    suffix_shape,
 )
 
 SUPPORTED_VERSIONS = (7, 8)
@@ -357,7 +358,7 @@ _DEFAULT_RULES = ListOf(
     Record(
         {
             "artifact": Field(
-                Text(), "Suffix of the artifact's name, such as -devel.", required=True
+                suffix_shape(), "Suffix of the artifact's name, such as -devel.", required=True
             ),
             "include": Field(
                 ListOf(Pattern()), "Regular expressions, matched at the start.", required=True

@@ -21,7 +21,7 @@ from morphlib.definitions.models import (
 )
 from morphlib.definitions.parsing import DuplicateKey, parse
 from morphlib.definitions.problems import Problem, Problems
-from morphlib.definitions.reader import FileReader
+from morphlib.definitions.reader import SIZE_LIMIT, FileReader
 from morphlib.definitions.references import (
     cluster_references,
     raw_references,
@@ -188,6 +188,8 @@ class Loader:
             message = f"Key {found.key!r} stands twice in one mapping; the last one counts"
             self.warnings.append((location, message))
 
+        if len(text) > SIZE_LIMIT:
+            raise _error(Location(path, 1, 1), f"{path} is larger than {SIZE_LIMIT} bytes")
         return parse(text, path, duplicate=duplicate)
 
     def _read_morphology(self, path: str, text: bytes) -> Morphology | None:

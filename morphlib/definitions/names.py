@@ -15,6 +15,11 @@ _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 #: File names hold at most 255 bytes; keys, kinds and suffixes need 100 of them.
 NAME_LIMIT = 150
 
+#: What DEFAULTS appends to names, such as "-devel": the same, but for how it may begin.
+SUFFIX_PATTERN = r"^[^\s/\\\x00-\x20\x7f]*$"
+_SUFFIX = re.compile(SUFFIX_PATTERN.replace("$", r"\Z"))
+SUFFIX_LIMIT = 25
+
 
 def sanitise(name: str) -> str:
     """The path that a name of a definition stands for.
@@ -30,6 +35,12 @@ def sanitise(name: str) -> str:
 def is_safe_name(name: str) -> bool:
     """Whether a name can stand in file names as it is."""
     return _NAME.match(name) is not None and len(name.encode(errors="replace")) <= NAME_LIMIT
+
+
+def is_safe_suffix(suffix: str) -> bool:
+    """Whether names can have a suffix, which may be empty, and stay safe."""
+    size = len(suffix.encode(errors="replace"))
+    return _SUFFIX.match(suffix) is not None and size <= SUFFIX_LIMIT
 
 
 def normalise(path: str) -> str:

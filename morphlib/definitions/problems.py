@@ -49,12 +49,9 @@ class Problems:
 
     def wrong_type(self, keys: Keys, expected: str, value: object, hint: str | None = None) -> None:
         """Note a value of the wrong type."""
-        self.add(
-            keys,
-            f"Field {self.label(keys)} expected type {expected}, got {type_name(value)} "
-            f"in {self.what}",
-            hint,
-        )
+        subject = f"Field {self.label(keys)}" if keys else "The whole document"
+        got = type_name(value)
+        self.add(keys, f"{subject} expected type {expected}, got {got} in {self.what}", hint)
 
     def missing(self, keys: Keys, name: str) -> None:
         """Note that the mapping at `keys` lacks a required field."""

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from morphlib.definitions.names import NAME_LIMIT, NAME_PATTERN, is_safe_name
+from morphlib.definitions.names import (
+    NAME_LIMIT,
+    NAME_PATTERN,
+    SUFFIX_LIMIT,
+    SUFFIX_PATTERN,
+    is_safe_name,
+    is_safe_suffix,
+)
 from morphlib.definitions.problems import Keys, Problem, Problems, type_name
 
 Schema = dict[str, Any]
@@ -98,6 +105,16 @@ def name_shape() -> Matching:
         f"'\\', blanks or control characters, be longer than {NAME_LIMIT} bytes, or start with "
         "'.' or '-'",
         {"pattern": NAME_PATTERN, "maxLength": NAME_LIMIT},
+    )
+
+
+def suffix_shape() -> Matching:
+    """What is appended to the name of something that becomes part of a file name."""
+    return Matching(
+        is_safe_suffix,
+        "Field {field} holds the unsafe suffix {value} in {what}: suffixes can't hold '/', '\\', "
+        f"blanks or control characters, or be longer than {SUFFIX_LIMIT} bytes",
+        {"pattern": SUFFIX_PATTERN, "maxLength": SUFFIX_LIMIT},
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from morphlib.definitions import load_all, load_morphology, load_systems, sanitise
 from morphlib.definitions.models import BuildMode, Chunk, Cluster, SplitRule, Stratum, System
+from morphlib.definitions.reader import SIZE_LIMIT
 from morphlib.errors import Reason
 from tests.definitions.helpers import failure, failures, ignore, repository
 
@@ -100,6 +101,9 @@ class TestDefaults:
             "split-rules: {chunk: [{artifact: -x}]}",
             "split-rules: {chunk: [{artifact: -x, include: [a], other: b}]}",
             "split-rules: {chunk: [{artifact: -x, include: ['(']}]}",
+            "split-rules: {chunk: [{artifact: /../x, include: [a]}]}",
+            "split-rules: {stratum: [{artifact: ' x', include: [a]}]}",
+            f"split-rules: {{chunk: [{{artifact: {'x' * 26}, include: [a]}}]}}",
         ],
     )
     def test_refused(self, text: str) -> None:
@@ -119,6 +123,12 @@ class TestDefaults:
 
 
 class TestAnyKind:
+    @pytest.mark.parametrize("path", ["VERSION", "DEFAULTS", "strata/tools/zlib.morph"])
+    def test_of_endless_files_only_their_size_is_looked_at(self, path: str) -> None:
+        files = {path: "#" * (SIZE_LIMIT + 1)}
+        error = failure(lambda: load_all(repository(files), warn=ignore))
+        assert f"{path} is larger than {SIZE_LIMIT} bytes" in str(error)
+
     @pytest.mark.parametrize(
         ("text", "phrase"),
         [

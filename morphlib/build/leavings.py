@@ -23,14 +23,22 @@ class Leavings:
 
     def discard(self, path: Path, duration: float) -> None:
         """Remove a tree: now, or later if the build that made it took few seconds."""
-        if duration > QUICK or len(self.waiting) >= _MOST:
-            remove_tree(path)
-        else:
-            self.waiting.append(path)
+        self.waiting.append(path)
+        if duration > QUICK or len(self.waiting) > _MOST:
+            self.remove_one()
 
     def remove_one(self) -> bool:
-        """Remove the next tree that waits. Says whether there was one."""
+        """Remove the tree that came last. Says whether there was one.
+
+        If a signal interrupts that, what is left of the tree still waits.
+        """
         if not self.waiting:
             return False
-        remove_tree(self.waiting.pop())
+        path = self.waiting[-1]
+        try:
+            remove_tree(path)
+        except Exception:
+            self.waiting.remove(path)
+            raise
+        self.waiting.remove(path)
         return True

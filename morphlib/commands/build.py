@@ -13,6 +13,7 @@ from pathlib import Path
 
 from morphlib.architecture import check_target
 from morphlib.build.model import BuildContext, BuildOptions, OnError
+from morphlib.cache.ownership import refuse_planted
 from morphlib.cache.store import ArtifactStore
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
@@ -72,6 +73,7 @@ def find_components(graph: BuildGraph, names: Sequence[str], system: str) -> lis
 
 def build_context(workshop: Workshop, graph: BuildGraph) -> BuildContext:
     settings = workshop.session.settings
+    refuse_planted(settings.tempdir)
     ccache = None
     if not settings.no_ccache:
         ccache = settings.compiler_cache_dir or settings.cachedir / "ccache"

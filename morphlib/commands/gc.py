@@ -15,11 +15,13 @@ from morphlib.build.removal import remove_tree
 from morphlib.cache.gc import GcReport, collect
 from morphlib.cache.gcplan import Candidate, GcAction, Limits, Place
 from morphlib.cache.inventory import GcDirectories
+from morphlib.cache.ownership import refuse_planted
 from morphlib.commands.session import Session
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:
     settings = session.settings
+    refuse_planted(settings.tempdir)
     report = collect(
         GcDirectories(settings.cachedir, settings.tempdir),
         Limits(

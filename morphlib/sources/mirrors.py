@@ -320,6 +320,7 @@ class MirrorCache:
                 _empty(into)
         try:
             clone_mirror(url, into)
+            check_object_format(into, url)
             write_mirror_config(into, url)
         except ProcessError as error:
             reasons.append(str(error))
@@ -390,20 +391,32 @@ def write_mirror_config(git_dir: Path, url: str) -> None:
     )
 
 
+def check_object_format(git_dir: Path, url: str) -> None:
+    """Raises MorphError for a repository whose objects have other names than SHA-1."""
+    found = _read_config(git_dir, "extensions", "objectformat")
+    if found is not None and found.lower() != "sha1":
+        raise MorphError(
+            f"Git repository {url} names its objects by {found}, and Morph knows sha1 only",
+            reason=Reason.SOURCE,
+            hint="Convert it: git init --object-format=sha1, then git fast-export and fast-import.",
+        )
+
+
 def read_origin(git_dir: Path) -> str | None:
     """The URL of `origin` that a mirror's configuration tells, None if there is none."""
+    return _read_config(git_dir, 'remote "origin"', "url")
+
+
+def _read_config(git_dir: Path, title: str, name: str) -> str | None:
+    """A value of a repository's own configuration, None if there is none."""
     from morphlib.sources.gitconfig import parse_config
 
     try:
-        data = (git_dir / "config").read_bytes()
-    except OSError:
+        sections = parse_config((git_dir / "config").read_bytes())
+    except (OSError, ValueError):
         return None
-    try:
-        sections = parse_config(data)
-    except ValueError:
-        return None
-    urls = [s.values["url"] for s in sections if s.title == 'remote "origin"' and "url" in s.values]
-    return urls[-1] if urls else None
+    found = [s.values[name] for s in sections if s.title == title and name in s.values]
+    return found[-1] if found else None
 
 
 def origin_of(url: str) -> str:
@@ -416,7 +429,7 @@ def indent(text: str) -> str:
 
 
 def _find_local(url: str, path: Path) -> Path:
-    from morphlib.sources.objects import find_git_directory
+    from morphlib.sources.objects import common_directory, find_git_directory
 
     found = find_git_directory(path)
     if found is None:
@@ -424,6 +437,7 @@ def _find_local(url: str, path: Path) -> Path:
             f"Cannot find remote git repository: {url}\n    {path} is no git repository",
             reason=Reason.SOURCE,
         )
+    check_object_format(common_directory(found), url)
     return found
 
 

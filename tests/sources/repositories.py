@@ -27,10 +27,11 @@ def git_environment(home: Path) -> dict[str, str]:
 class Repository:
     """A repository under construction, checked out at `path`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *options: str) -> None:
+        """`options` are for `git init`."""
         self.path = path
         path.mkdir(parents=True)
-        self.git("init", "-q", "-b", "master", ".")
+        self.git("init", "-q", "-b", "master", *options, ".")
 
     @property
     def url(self) -> str:

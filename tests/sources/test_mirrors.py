@@ -43,6 +43,15 @@ def test_unknown_ref(mirrors: MirrorCache, repository: Repository) -> None:
             mirror.resolve(ref)
 
 
+def test_other_object_formats_are_refused_by_name(mirrors: MirrorCache, tmp_path: Path) -> None:
+    made = Repository(tmp_path / "new", "--object-format=sha256")
+    made.commit({"file": "content"})
+    for url in (made.url, str(made.path)):
+        with pytest.raises(MorphError, match="names its objects by sha256"):
+            mirrors.obtain(url, ["master"])
+    assert not [path for path in mirrors.directory.iterdir() if path.is_dir()]
+
+
 def test_known_commit_needs_no_network(
     mirrors: MirrorCache, repository: Repository, told: Told, tmp_path: Path
 ) -> None:

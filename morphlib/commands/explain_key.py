@@ -6,7 +6,8 @@
   explain-key OLD..NEW SYSTEM [COMPONENT]   what differs between two refs of the definitions;
                                             without NEW: between OLD and the checkout as it is
 
-A key may be shortened. Differences are followed through the dependencies down to where they begin.
+A key may be shortened, or be the name of a file in the cache. Differences are followed through
+the dependencies down to where they begin.
 """
 
 from __future__ import annotations

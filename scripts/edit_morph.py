@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections import Counter
@@ -75,10 +76,14 @@ def parse_yaml(text: str | bytes, path: Path | None = None) -> Any:
         raise fail(f"not valid YAML: {error.problem}{place}", path) from error
     except yaml.YAMLError as error:
         raise fail(f"not valid YAML: {error}", path) from error
+    except RecursionError as error:
+        raise fail("nested too deeply", path) from error
 
 
 def load(path: Path) -> Document:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise fail("not a file", path)
         document = parse_yaml(path.read_bytes(), path)
     except OSError as error:
         raise fail(f"can't be read: {error.strerror}", path) from error
@@ -90,7 +95,10 @@ def load(path: Path) -> Document:
 def save(path: Path, document: Document) -> None:
     """Write the file anew, all or nothing, with the mode that it had."""
     target = path.resolve()
-    text = yaml.dump(document, Dumper=Dumper, default_flow_style=False, allow_unicode=True)
+    try:
+        text = yaml.dump(document, Dumper=Dumper, default_flow_style=False, allow_unicode=True)
+    except RecursionError as error:
+        raise fail("nested too deeply, or a value contains itself", path) from error
     try:
         with tempfile.TemporaryDirectory(prefix=".edit-morph-", dir=target.parent) as aside:
             new = Path(aside) / "new"

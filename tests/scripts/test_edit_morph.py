@@ -301,6 +301,22 @@ def test_yaml_can_not_run_code(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    for path in (Path("/dev/zero"), tmp_path):
+        result = run_script("edit-morph", "sort", path)
+        assert (result.status, result.err) == (1, f"ERROR: {path}: not a file\n")
+
+
+@pytest.mark.parametrize("text", ["x: &a [*a]", "x: " + "[" * 2000 + "]" * 2000])
+def test_endless_values_are_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.morph"
+    path.write_text(text)
+    result = run_script("edit-morph", "sort", path)
+    assert result.status == 1
+    assert result.err.startswith(f"ERROR: {path}: nested too deeply")
+    assert path.read_text() == text
+
+
 def test_options_as_of_morph(stratum: Path) -> None:
     edit("--no-default-config", "sort", "--no-git-update", "--debug", stratum)
     assert chunk_names(stratum) == ["gcc", "bash", "zlib"]

@@ -82,6 +82,7 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
         os.kill(os.getpid(), signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     _keep_open_files_from_builds()
+    syscalls.leave_session_keyring()
     syscalls.sethostname(HOSTNAME.encode())
     os.umask(UMASK)
     _bring_loopback_up()

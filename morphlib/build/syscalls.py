@@ -45,6 +45,20 @@ _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
 _SYS_MOUNT_SETATTR = 442
 
+# That of keyctl differs: by machine, as `uname -m` has it, for 64 and 32 bit programs.
+_SYS_KEYCTL = {
+    "x86_64": (250, 288),
+    "aarch64": (219, 311),
+    "riscv64": (219, 219),
+    "ppc64": (271, 271),
+    "ppc64le": (271, 271),
+    "i686": (None, 288),
+    "armv7l": (None, 311),
+    "mips64": (5241, 4282),
+    "mips": (None, 4282),
+}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
     ctypes.c_char_p,
@@ -83,6 +97,17 @@ def prctl(option: int, value: int) -> None:
 
 def sethostname(name: bytes) -> None:
     _checked(_libc.sethostname(name, ctypes.c_size_t(len(name))))
+
+
+def leave_session_keyring() -> None:
+    """Get an empty session keyring, in place of the one with the caller's keys.
+
+    Nothing happens where the kernel has no keyrings, or has them under a number not known here.
+    """
+    wide = ctypes.sizeof(ctypes.c_void_p) == 8
+    number = _SYS_KEYCTL.get(os.uname().machine, (None, None))[0 if wide else 1]
+    if number is not None:
+        _libc.syscall(_long(number), _long(_KEYCTL_JOIN_SESSION_KEYRING), None)
 
 
 def mount(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -133,3 +134,20 @@ def test_remedy_names_the_setting(setting: str, value: str) -> None:
 
 def test_remedy_without_a_setting() -> None:
     assert "container" in namespace_remedy(lambda name: None)
+
+
+_ADD_KEY, _KEYCTL, _JOIN, _READ, _SESSION = 248, 250, 1, 11, -3
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="knows the calls of x86_64 only")
+def test_keys_of_the_session_stay_outside(user: int) -> None:
+    def read_key() -> tuple[int, int]:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.syscall(_KEYCTL, _JOIN, None)
+        key = libc.syscall(_ADD_KEY, b"user", b"morph-test", b"secret", 6, _SESSION)
+        assert key > 0, os.strerror(ctypes.get_errno())
+        before = libc.syscall(_KEYCTL, _READ, key, None, 0)
+        enter_build_namespace()
+        return before, libc.syscall(_KEYCTL, _READ, key, None, 0)
+
+    assert in_child(read_key, user=user) == (6, -1)

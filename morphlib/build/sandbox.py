@@ -20,6 +20,7 @@ from pathlib import Path
 from morphlib import process
 from morphlib.build import syscalls
 from morphlib.build.sandboxroot import Mount, RootKind, mount_root, unmount_root
+from morphlib.build.terminal import terminal_filter
 from morphlib.errors import MorphError, Reason
 
 #: What uid 0 of a sandbox may do. It can give files any owner and mode; it can't mount, make
@@ -131,10 +132,15 @@ class OpenSandbox:
         environment = self.sandbox.environment if environment is None else environment
         with _pipe() as (reading, writing), _pipe() as (output, to_log):
             os.set_inheritable(writing, True)
-            command = self._command(argv, environment, writing)
+            filtered = terminal_filter() if log_fd is None else None
+            command = self._command(argv, environment, writing, filtered)
             if process.on_start is not None:
                 process.on_start(command, {})
-            pid = _spawn(command, None if log_fd is None else to_log)
+            try:
+                pid = _spawn(command, None if log_fd is None else to_log)
+            finally:
+                if filtered is not None:
+                    os.close(filtered)
             os.close(writing)
             os.close(to_log)
             try:
@@ -152,7 +158,11 @@ class OpenSandbox:
         return Outcome(status, cpu, peak)
 
     def _command(
-        self, argv: Sequence[Argument], environment: Mapping[str, Argument], status_fd: int
+        self,
+        argv: Sequence[Argument],
+        environment: Mapping[str, Argument],
+        status_fd: int,
+        filter_fd: int | None,
     ) -> list[Argument]:
         command: list[Argument] = [
             find_bubblewrap(),
@@ -170,6 +180,8 @@ class OpenSandbox:
             self.sandbox.cwd,
             *_CAPABILITY_ARGUMENTS,
         ]
+        if filter_fd is not None:
+            command += ["--seccomp", str(filter_fd)]
         for name, value in environment.items():
             command += ["--setenv", name, value]
         return [*command, "--", *argv]

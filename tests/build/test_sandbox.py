@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import pty
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -399,3 +403,29 @@ def test_shell_command_quotes(tmp_path: Path) -> None:
     assert "'it'\"'\"'s'" in text
     assert text.endswith("-- sh -c 'echo $A'")
     assert "--bind" in text
+
+
+_PERL = Path("/usr/bin/perl")
+
+
+@pytest.mark.skipif(not _PERL.exists(), reason="needs perl on this machine")
+@pytest.mark.parametrize(
+    ("request_number", "expected"),
+    [(0x5412, errno.EPERM), (0x1_0000_5412, errno.EPERM), (0x541C, errno.EPERM), (0x5401, 0)],
+)
+def test_nothing_types_on_a_terminal_that_is_shared(
+    place: Path, user: int, request_number: int, expected: int
+) -> None:
+    def work() -> int:
+        _ours, theirs = pty.openpty()
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+        for stream in (0, 1, 2):
+            os.dup2(theirs, stream)
+        enter_build_namespace()
+        (place / "root").mkdir()
+        script = f"ioctl(STDIN, {request_number}, $b = 'x' x 100) || exit $!; exit 0"
+        with open_sandbox(Sandbox(place / "root", RootKind.HOST)) as opened:
+            return opened.run([str(_PERL), "-e", script], None).status
+
+    assert in_child(work, user=user) == expected

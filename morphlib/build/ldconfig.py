@@ -37,6 +37,13 @@ def run_ldconfig(root: Path, work: Path, log_fd: int) -> bool:
     """
     if not needs_ldconfig(lambda path: kind_in(root, path)):
         return False
+    configuration = resolve_in(root, _CONFIGURATION)
+    if configuration.exists() and not configuration.is_file():
+        raise MorphError(
+            f"/{_CONFIGURATION} is no file: ldconfig would wait for a FIFO for ever",
+            reason=Reason.BUILD,
+            hint="A chunk that is unpacked there installs it.",
+        )
     program = shutil.which("ldconfig", path=os.environ.get("PATH", "") + ":" + _PATH)
     if program is None:
         raise MorphError(

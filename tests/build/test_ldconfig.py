@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from morphlib.build.ldconfig import run_ldconfig
 from morphlib.build.staging import stage, stage_writable
-from tests.build.isolation import in_namespace, make_layer
+from tests.build.isolation import Failed, in_namespace, make_layer
 
 
 def _configure(top: Path) -> None:
@@ -37,6 +40,24 @@ def test_nothing_is_run_without_configuration(place: Path, user: int) -> None:
             return run_ldconfig(staged.root, place, 2)
 
     assert in_namespace(check, user=user) is False
+
+
+def test_fifo_for_a_configuration_is_refused(place: Path, user: int) -> None:
+    """Nobody ever writes to it, and a build would never end."""
+
+    def fill(top: Path) -> None:
+        (top / "etc").mkdir()
+        os.mkfifo(top / "etc/fifo")
+        (top / "etc/ld.so.conf").symlink_to("/etc/fifo")
+
+    def check() -> None:
+        layer = make_layer(place / "layers", "a", fill)
+        (place / "work").mkdir()
+        with stage_writable([layer], place / "work") as staged:
+            run_ldconfig(staged.root, place, 2)
+
+    with pytest.raises(Failed, match="is no file"):
+        in_namespace(check, user=user)
 
 
 def test_hostile_tree_does_not_lead_out(place: Path, user: int) -> None:

@@ -46,14 +46,26 @@ HOST_DIRECTORIES = (
 
 #: Of these, what is hidden nevertheless: root's secrets, which a build that root runs could read.
 HOST_SECRETS = (
+    "etc/NetworkManager/system-connections",
+    "etc/apt/auth.conf",
+    "etc/apt/auth.conf.d",
     "etc/gshadow",
     "etc/gshadow-",
+    "etc/ipsec.secrets",
+    "etc/kubernetes",
+    "etc/krb5.keytab",
+    "etc/letsencrypt",
+    "etc/openvpn",
+    "etc/pki/tls/private",
+    "etc/ppp",
+    "etc/security/opasswd",
     "etc/shadow",
     "etc/shadow-",
     "etc/ssh",
     "etc/ssl/private",
     "etc/sudoers",
     "etc/sudoers.d",
+    "etc/wireguard",
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from morphlib.commandline import Invocation, parse_command_line
 from morphlib.commands import Needs, find_command
 from morphlib.configfiles import default_files, format_config, read_entries, values_of
+from morphlib.credentials import hide_credentials
 from morphlib.errors import MorphError, MorphErrors, Reason
 from morphlib.settings import Settings, default_values, derive_settings, table
 from morphlib.text import make_printable
@@ -230,7 +231,7 @@ def _tell_error(error: MorphError) -> int:
         _abandon(sys.stdout)  # the error at hand is the one to tell
     try:
         for each in error.errors if isinstance(error, MorphErrors) else (error,):
-            sys.stderr.write(f"ERROR: {make_printable(str(each))}\n")
+            sys.stderr.write(f"ERROR: {make_printable(hide_credentials(str(each)))}\n")
         sys.stderr.flush()
     except OSError:
         _abandon(sys.stderr)  # the exit status is all that can be told

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from morphlib.credentials import hide_credentials
 from morphlib.events import (
     AnyEvent,
     ArtifactCached,
@@ -52,7 +53,7 @@ def describe(event: AnyEvent) -> Iterator[Line]:
     """The lines that tell of an event; none where there is nothing to say."""
     match event:
         case Status():
-            yield Line(event.text, event.level, event.source)
+            yield Line(hide_credentials(event.text), event.level, event.source)
         case BuildStarted():
             todo = event.total - event.cached
             text = f"{event.cached} of {event.total} sources are cached, {todo} to build"

@@ -347,6 +347,14 @@ def test_an_error_that_cannot_be_written_ends_as_others_do(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (1, b"")
 
 
+def test_passwords_in_urls_are_not_shown(tmp_path: Path) -> None:
+    options = ["--trove-host=", "--repo=https://me:hunter2@127.0.0.1:1/x", "--ref=master"]
+    ran = run_morph(*options, "--debug", "--log=l", "list-artifacts", "s.morph", home=tmp_path)
+    assert ran.status == 1
+    assert "Cannot find remote git repository: https://me:(hidden)@127.0.0.1:1/x" in ran.err
+    assert "hunter2" not in ran.out + ran.err + (tmp_path / "l").read_text()
+
+
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(
         f"{MORPH} --help-all | true",

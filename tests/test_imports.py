@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-GROUND = {"errors", "events", "process"}
+GROUND = {"errors", "events", "process", "text"}
 BELOW_STAGES = GROUND | {"architecture", "version"}
 LEAVES = BELOW_STAGES | {"cache"}
 
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "errors": set[str](),
     "events": set[str](),
     "process": {"errors"},
+    "text": set[str](),
     "architecture": GROUND,
     "version": GROUND,
     "cache": GROUND,

@@ -16,7 +16,7 @@ from bench.projects import Layout, write_projects
 from bench.queries import time_queries
 from bench.results import Build, Machine, Peak, Query, Report, What, find_goals
 from bench.steps import Share, read_shares
-from bench.tools import BuildStream, Morph, Tool
+from bench.tools import BuildStream, Morph, Tool, remove_used
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ def run_plan(plan: Plan, tell: Tell) -> Report:
         peaks += bench.watch_builds()
         for tool in tools:
             tool.forget(layout)
+    for _, layout in layouts:
+        remove_used(layout)
     return Report(
         machine=_describe_machine(),
         builders=plan.builders,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ class Morph:
 
     def forget(self, layout: Layout) -> None:
         for directory in (layout.morph_cache, layout.morph_tmp):
-            shutil.rmtree(directory, ignore_errors=not directory.exists())
+            set_aside(directory)
+
+
+_USED = ".used-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,24 @@ class BuildStream:
 
     def forget(self, layout: Layout) -> None:
         for directory in (layout.buildstream_cache, layout.elements / ".bst"):
-            shutil.rmtree(directory, ignore_errors=not directory.exists())
+            set_aside(directory)
+
+
+def set_aside(directory: Path) -> None:
+    """Take a cache out of the way without removing it.
+
+    File systems make new files slowly right after many were removed, which would count for the
+    build that comes next.
+    """
+    if directory.exists():
+        directory.rename(directory.with_name(f"{directory.name}{_USED}{secrets.token_hex(4)}"))
+
+
+def remove_used(layout: Layout) -> None:
+    """Remove all that was set aside."""
+    for place in (layout.root, layout.elements):
+        for directory in place.glob(f"*{_USED}*"):
+            shutil.rmtree(directory)
 
 
 def find_buildstream(prefix: Path) -> BuildStream | None:

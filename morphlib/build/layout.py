@@ -64,7 +64,7 @@ class ChunkLayout:
 
     def layers(self) -> list[Layer]:
         """The unpacked trees of what the chunk is built with, in unpack order."""
-        return self.bench.layers_of(self.bench.graph.staged(self.source))
+        return self.bench.layers_for(self.source)
 
     @contextmanager
     def open(

@@ -55,8 +55,9 @@ class _Assembly:
     def run(self) -> None:
         with self.recorder.phase("unpack-strata"):
             chosen = self._chosen()
-            self.layers = self.bench.layers_of(chosen)
-            self._warn_of_overlaps(self.layers)
+            layers = self.bench.layers_of(chosen)
+            self._warn_of_overlaps(layers)
+            self.layers = self.bench.fold(layers)
             self.area.work.mkdir()
         with stage_writable(self.layers, self.area.work, changes=self.area.changes) as staged:
             self.bench.note_fallback(staged.fallback)

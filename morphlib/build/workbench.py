@@ -18,6 +18,9 @@ from morphlib.cache.store import ArtifactStore
 from morphlib.errors import MorphError, Reason
 from morphlib.graph.model import ArtifactRef, BuildGraph, Source
 
+#: So many layers are folded into one: each costs a little with every file that is looked for.
+_FOLDED = 32
+
 
 @dataclass(slots=True)
 class Workbench:
@@ -65,6 +68,36 @@ class Workbench:
         for ref in refs:
             chosen.setdefault(ref.source, []).append(ref.name)
         return [self._layer(self.graph.source(i), names) for i, names in chosen.items()]
+
+    def layers_for(self, source: Source) -> list[Layer]:
+        """The layers that a chunk is built on.
+
+        What comes with strata is the same for all chunks of a stratum, so it is folded: a chunk's
+        cost hardly grows with what is below it.
+        """
+        staged = self.graph.staged(source)
+        shared = self.graph.staged_with_strata(source)
+        return [*self.fold(self.layers_of(staged[:shared])), *self.layers_of(staged[shared:])]
+
+    def fold(self, layers: list[Layer]) -> list[Layer]:
+        """The same layers, each full run of `_FOLDED` made into one.
+
+        Runs begin at the front, where chunks have the same layers: most runs are made once.
+        """
+        full = len(layers) - len(layers) % _FOLDED
+        runs = (tuple(layers[start : start + _FOLDED]) for start in range(0, full, _FOLDED))
+        return [*(self._folded(run) for run in runs), *layers[full:]]
+
+    def _folded(self, layers: tuple[Layer, ...]) -> Layer:
+        names = tuple(layer.directory.name for layer in layers)
+        folded = self._layers.get(names)
+        if folded is None:
+            # Named by a key that is in use as long as this is.
+            digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:24]
+            key = names[-1].partition(".")[0]
+            folded = fold_layers(layers, self.options.layers / f"{key}.folded-{digest}.d")
+            self._layers[names] = folded
+        return folded
 
     def _layer(self, source: Source, artifacts: Sequence[str]) -> Layer:
         wanted = (source.id, *artifacts)

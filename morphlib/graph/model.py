@@ -215,6 +215,27 @@ class BuildGraph:
         )
         return tuple(ref for ref in closure if ref not in hidden)
 
+    @cached_property
+    def _of_strata(self) -> dict[tuple[str, ...], frozenset[ArtifactRef]]:
+        return {}
+
+    def staged_with_strata(self, source: Source) -> int:
+        """How many of `staged(source)`, counted from the first, come with the strata that it is
+        built with: the same ones for all chunks of a stratum."""
+        strata = tuple(
+            ref.source for ref in source.dependencies if self.by_id[ref.source].kind is Kind.STRATUM
+        )
+        if strata not in self._of_strata:
+            closures = (self._closures[source_id] for source_id in strata)
+            self._of_strata[strata] = frozenset().union(*closures)
+        reached = self._of_strata[strata]
+        count = 0
+        for ref in self.staged(source):
+            if ref not in reached:
+                break
+            count += 1
+        return count
+
     def content(self, stratum: Source) -> tuple[ArtifactRef, ...]:
         """The chunk artifacts that make up a stratum artifact, bootstrap ones left out."""
         assert stratum.kind is Kind.STRATUM

@@ -176,6 +176,16 @@ def test_staging_order_does_not_depend_on_the_system() -> None:
     assert plain.source("chunk:c").key == other.source("chunk:c").key
 
 
+def test_what_comes_with_strata_comes_first() -> None:
+    graph = graph_of(demo())
+    tool, zlib = graph.source("chunk:tool"), graph.source("chunk:zlib")
+    shared = graph.staged_with_strata(tool)
+    assert [ref.name for ref in graph.staged(tool)[:shared]] == ["stage2-devel", "stage2-runtime"]
+    assert [ref.name for ref in graph.staged(tool)[shared:]] == ["zlib-devel", "zlib-runtime"]
+    assert graph.staged(zlib) == graph.staged(tool)[:shared]
+    assert graph.staged_with_strata(graph.source("chunk:stage2")) == 0
+
+
 def test_deep_graphs_are_no_trouble() -> None:
     chunks = [spec("c0"), *(spec(f"c{n}", f"c{n - 1}") for n in range(1, 3000))]
     graph = graph_of(definitions(system("core"), stratum("core", *chunks)))

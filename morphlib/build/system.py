@@ -50,16 +50,16 @@ class _Assembly:
         self.source = source
         self.recorder = recorder
         self.area = area
-        self.layers: Sequence[Layer] = ()
+        self.layers: list[Layer] = []
 
     def run(self) -> None:
         with self.recorder.phase("unpack-strata"):
             chosen = self._chosen()
-            layers = self.bench.layers_of(chosen)
-            self._warn_of_overlaps(layers)
-            self.layers = self.bench.fold(layers)
+            self.layers = self.bench.layers_of(chosen)
+            self._warn_of_overlaps(self.layers)
+            folded = self.bench.fold(self.layers)
             self.area.work.mkdir()
-        with stage_writable(self.layers, self.area.work, changes=self.area.changes) as staged:
+        with stage_writable(folded, self.area.work, changes=self.area.changes) as staged:
             self.bench.note_fallback(staged.fallback)
             log_path = self.area.path / "ldconfig.log"
             with self.recorder.phase("ldconfig"), log_path.open("wb", buffering=0) as log:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from morphlib.build.namespace import enter_build_namespace, namespace_remedy
 from morphlib.cache.space import add_up, measure
 from morphlib.errors import MorphError
 from morphlib.process import ProcessError, run
@@ -93,7 +94,7 @@ def _check_sandbox(settings: Settings) -> Iterator[Finding]:
         probed = run([sys.executable, "-I", "-X", "utf8", "-c", code, *sys.path], timeout=60)
         found = json.loads(probed.stdout)
     except (ProcessError, ValueError) as error:
-        yield Finding("sandbox", Health.BROKEN, str(error), namespace_remedy(read_kernel_setting))
+        yield Finding("sandbox", Health.BROKEN, str(error), namespace_remedy())
         return
     yield from judge_probe(found)
 
@@ -104,7 +105,7 @@ def judge_probe(found: Mapping[str, object]) -> Iterator[Finding]:
     assert isinstance(problems, list)
     told = list(map(str, problems))
     if error := found["error"]:
-        fix = " ".join(told) or namespace_remedy(read_kernel_setting)
+        fix = " ".join(told) or namespace_remedy()
         yield Finding("sandbox", Health.BROKEN, str(error), fix)
         return
     about_ids = [text for text in told if "subordinate" in text or "newuidmap" in text]
@@ -124,8 +125,6 @@ def judge_probe(found: Mapping[str, object]) -> Iterator[Finding]:
 
 def probe() -> None:
     """Enter the namespaces of a build, run something isolated there, and print how it went."""
-    from morphlib.build.namespace import enter_build_namespace
-
     found: dict[str, object] = {"overlay": False, "subordinate_ids": False, "problems": []}
     error = ""
     try:
@@ -137,28 +136,6 @@ def probe() -> None:
     except (MorphError, OSError) as failure:
         error = str(failure)
     print(json.dumps(found | {"error": error}))
-
-
-def read_kernel_setting(name: str) -> str | None:
-    """The value of a sysctl, None where this kernel has none of that name."""
-    try:
-        return Path("/proc/sys", *name.split(".")).read_text().strip()
-    except OSError:
-        return None
-
-
-def namespace_remedy(read: Callable[[str], str | None]) -> str:
-    """The setting of the kernel that keeps users from making namespaces, as far as `read` tells."""
-    if read("kernel.unprivileged_userns_clone") == "0":
-        return "Run: sudo sysctl -w kernel.unprivileged_userns_clone=1"
-    if read("user.max_user_namespaces") == "0":
-        return "Run: sudo sysctl -w user.max_user_namespaces=15000"
-    if read("kernel.apparmor_restrict_unprivileged_userns") == "1":
-        return "Run: sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-    return (
-        "In a container, allow it to make user namespaces and to mount (for Docker:"
-        " --security-opt seccomp=unconfined --security-opt systempaths=unconfined)."
-    )
 
 
 def _check_directories(settings: Settings) -> Iterator[Finding]:

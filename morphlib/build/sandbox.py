@@ -305,22 +305,3 @@ def _not_started(status: int) -> MorphError:
         reason=Reason.SANDBOX,
         hint="The build log's last line says why; see also what morph doctor says.",
     )
-
-
-def shell_command(sandbox: Sandbox, argv: Sequence[Argument]) -> str:
-    """A command line that makes a sandbox like this one for anybody, and runs a command in it.
-
-    Its root is `sandbox.root` as a plain directory, or, for RootKind.HOST, the whole of this
-    machine's files, read-only: it is for looking around, not for builds that count.
-    """
-    root = "/" if sandbox.kind is RootKind.HOST else os.fspath(sandbox.root)
-    command: list[Argument] = ["env", "-i", "--", find_bubblewrap(), "--unshare-all"]
-    command += ["--uid", "0", "--gid", "0", "--die-with-parent"]
-    command += ["--bind" if sandbox.kind is RootKind.WRITABLE else "--ro-bind", root, "/"]
-    command += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
-    for mount in sandbox.mounts:
-        command += mount.as_arguments()
-    command += ["--chdir", sandbox.cwd]
-    for name, value in sandbox.environment.items():
-        command += ["--setenv", name, value]
-    return process.quote([*command, "--", *argv])

@@ -21,7 +21,6 @@ from morphlib.build.sandbox import (
     Sandbox,
     open_sandbox,
     run_in_sandbox,
-    shell_command,
 )
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.staging import stage
@@ -390,19 +389,6 @@ def test_host_secrets_are_hidden(place: Path, user: int) -> None:
 
 def test_caches_on_the_host_are_hidden(place: Path, user: int) -> None:
     assert _run_with_host(place, user, f"ls -d {place}")[0].status != 0
-
-
-def test_shell_command_quotes(tmp_path: Path) -> None:
-    sandbox = Sandbox(
-        tmp_path,
-        mounts=(Mount(MountKind.WRITABLE, "/a b", tmp_path),),
-        environment={"A": "it's"},
-        cwd="/a b",
-    )
-    text = shell_command(sandbox, ["sh", "-c", "echo $A"])
-    assert "'it'\"'\"'s'" in text
-    assert text.endswith("-- sh -c 'echo $A'")
-    assert "--bind" in text
 
 
 _PERL = Path("/usr/bin/perl")

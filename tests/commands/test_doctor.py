@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from morphlib.doctor import Finding, Health, judge_probe, namespace_remedy, try_to_connect
+from morphlib.doctor import Finding, Health, judge_probe, try_to_connect
 from tests.commandline import Ran, run_morph
 
 
@@ -118,23 +118,6 @@ def test_what_the_probe_means() -> None:
     told = ["no subordinate ids: do a", "no overlay: do b"]
     both = judge(subordinate_ids=False, overlay=False, problems=told)
     assert (both["owners"][1], both["overlay"][1]) == (told[0], told[1])
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        ("kernel.unprivileged_userns_clone", "0"),
-        ("user.max_user_namespaces", "0"),
-        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
-    ],
-)
-def test_the_setting_of_the_kernel_is_named(setting: tuple[str, str]) -> None:
-    name, value = setting
-    assert f"sysctl -w {name}=" in namespace_remedy({name: value}.get)
-
-
-def test_without_such_a_setting_a_container_is_meant() -> None:
-    assert "container" in namespace_remedy(lambda name: None)
 
 
 @pytest.fixture

@@ -62,7 +62,11 @@ def check_space(*minimum: tuple[Path, int]) -> None:
     """
     if all(required <= 0 for _, required in minimum):
         return
-    short = find_shortages(add_up([measure(path, least) for path, least in minimum]))
+    # Free space changes while one looks, so a directory that is given twice is measured once.
+    wanted: dict[Path, int] = {}
+    for path, least in minimum:
+        wanted[path] = wanted.get(path, 0) + least
+    short = find_shortages(add_up([measure(path, least) for path, least in wanted.items()]))
     if short:
         raise MorphError(describe_shortage(short), reason=Reason.SPACE, hint=_HINT)
 

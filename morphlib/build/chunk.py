@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from morphlib import events
 from morphlib.build.archive import write_tar
-from morphlib.build.area import Area, make_area, read_tail
+from morphlib.build.area import Area, make_area
 from morphlib.build.layers import Layer, Part, layers_from_install, separate_links
 from morphlib.build.layout import ChunkLayout
 from morphlib.build.logtail import LogTail
@@ -105,21 +105,8 @@ class _ChunkBuild:
         self.bench.tell(events.BuildOutput(name=source.name, key=source.key, text=text))
 
     def _failure(self, step: str, status: int, log: Path) -> MorphError:
-        shell = self.area.keep_for_debugging(log, self.bench.options.program)
+        shell = self.bench.keep_failed(self.source, self.area, step, status, log)
         final = self.bench.store.log_path(self.source.key)
-        tail = read_tail(log)
-        self.bench.tell(
-            events.SourceFailed(
-                name=self.source.name,
-                key=self.source.key,
-                step=step,
-                exit_code=status,
-                log=str(self.area.log),
-                tail=tuple(tail),
-                staging=str(self.area.path),
-                shell=shell,
-            )
-        )
         return MorphError(
             f"In staging area {self.area.path}: {step} failed (exit_code={status}) "
             f"while building {self.source.name}",

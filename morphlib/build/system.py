@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphlib import events
 from morphlib.build.archive import write_tar
-from morphlib.build.area import Area, AreaRecord, make_area, read_tail
+from morphlib.build.area import Area, AreaRecord, make_area
 from morphlib.build.layers import Layer
 from morphlib.build.ldconfig import run_ldconfig
 from morphlib.build.logtail import LogTail
@@ -124,20 +124,7 @@ class _Assembly:
     def _failure(self, status: int, script: str, log: Path, sandbox: Sandbox) -> MorphError:
         directories = [layer.directory for layer in self.layers]
         self.area.record(AreaRecord.of(self.source, directories, (), sandbox))
-        shell = self.area.keep_for_debugging(log, self.bench.options.program)
-        tail = read_tail(log)
-        self.bench.tell(
-            events.SourceFailed(
-                name=self.source.name,
-                key=self.source.key,
-                step="integrate",
-                exit_code=status,
-                log=str(self.area.log),
-                tail=tuple(tail),
-                staging=str(self.area.path),
-                shell=shell,
-            )
-        )
+        shell = self.bench.keep_failed(self.source, self.area, "integrate", status, log)
         return MorphError(
             f"In staging area {self.area.path}: system integration commands failed "
             f"(exit_code={status}) while assembling {self.source.name}",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morphlib import events
+from morphlib.build.area import Area, read_tail
 from morphlib.build.layers import Layer, discard_layer, layer_from_tar, load_layer
 from morphlib.build.leavings import Leavings
 from morphlib.build.model import BuildContext, BuildOptions
@@ -54,6 +55,26 @@ class Workbench:
 
     def warn(self, text: str) -> None:
         self.tell(events.Status(text=text, level="warning"))
+
+    def keep_failed(self, source: Source, area: Area, step: str, status: int, log: Path) -> str:
+        """Keep the staging area of a failed build and tell of it.
+
+        Returns the command that steps into its sandbox.
+        """
+        shell = area.keep_for_debugging(log, self.options.program)
+        self.tell(
+            events.SourceFailed(
+                name=source.name,
+                key=source.key,
+                step=step,
+                exit_code=status,
+                log=str(area.log),
+                tail=tuple(read_tail(log)),
+                staging=str(area.path),
+                shell=shell,
+            )
+        )
+        return shell
 
     def note_fallback(self, why: str | None) -> None:
         """A weaker way is taken: loud the first time, and recorded with what is built."""

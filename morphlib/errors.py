@@ -23,6 +23,7 @@ class Reason(StrEnum):
     BUILD = "build"  # a command of a chunk or of system integration failed
     SANDBOX = "sandbox"  # this machine can't isolate builds
     SPACE = "space"  # no room left
+    DEPLOY = "deploy"  # a deployment, or one of its extensions, failed
     CACHE = "cache"  # something cached is damaged or can't be written
     INTERRUPTED = "interrupted"
 

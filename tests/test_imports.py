@@ -24,14 +24,17 @@ MAY_IMPORT = {
     "events": set[str](),
     "process": {"errors"},
     "text": set[str](),
+    "rooted": {"errors"},
     "architecture": GROUND,
     "version": GROUND,
     "cache": GROUND,
+    "writeexts": GROUND | {"rooted"},
+    "exts": GROUND | {"rooted", "writeexts"},
     "definitions": BELOW_STAGES,
     "sources": LEAVES | {"definitions"},
     "graph": BELOW_STAGES | {"definitions", "sources"},
-    "build": LEAVES | {"definitions", "sources", "graph"},
-    "deploy": LEAVES | {"definitions", "sources", "graph", "build"},
+    "build": LEAVES | {"rooted", "definitions", "sources", "graph"},
+    "deploy": LEAVES | {"rooted", "definitions", "sources", "graph", "build"},
 }
 #: Only these may import the top of the house.
 ABOVE_APP = {"__main__"}

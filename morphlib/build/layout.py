@@ -15,7 +15,6 @@ from pathlib import Path
 from morphlib.build.area import Area, AreaRecord
 from morphlib.build.environment import CCACHE_DIR, Places, build_environment, make_flags
 from morphlib.build.layers import Layer
-from morphlib.build.rooted import resolve_in
 from morphlib.build.sandbox import OpenSandbox, Sandbox, open_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.scratch import scratch_directory
@@ -25,6 +24,7 @@ from morphlib.build.workbench import Workbench
 from morphlib.cache.failures import explain_failure
 from morphlib.definitions.models import BuildMode
 from morphlib.graph.model import ChunkRecipe, Source
+from morphlib.rooted import resolve_in
 from morphlib.sources.pool import StagedSource, stage_source
 
 #: By these files of a staging area the compiler cache tells one compiler from another.

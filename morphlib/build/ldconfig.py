@@ -9,11 +9,11 @@ from pathlib import Path
 
 from morphlib.build.members import MTIME_NS
 from morphlib.build.merging import resolve
-from morphlib.build.rooted import resolve_in
 from morphlib.build.sandbox import Sandbox, run_in_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind, kind_in
 from morphlib.cache.failures import storage_error
 from morphlib.errors import MorphError, Reason
+from morphlib.rooted import resolve_in
 
 _CONFIGURATION = "etc/ld.so.conf"
 _NOTES = "var/cache/ldconfig/aux-cache"  # inodes and times of libraries, for the next run

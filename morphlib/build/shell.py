@@ -20,7 +20,6 @@ from morphlib.build.layout import ChunkLayout
 from morphlib.build.model import BuildContext, encode
 from morphlib.build.namespace import enter_build_namespace
 from morphlib.build.removal import remove_tree
-from morphlib.build.rooted import resolve_in
 from morphlib.build.sandbox import OpenSandbox, Sandbox, open_sandbox
 from morphlib.build.sandboxroot import RootKind
 from morphlib.build.scratch import scratch_directory
@@ -35,6 +34,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status
 from morphlib.graph.model import Source
 from morphlib.process import quote
+from morphlib.rooted import resolve_in
 from morphlib.sources.pool import fetch_sources
 
 SHELL = "/bin/sh"

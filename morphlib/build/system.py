@@ -17,7 +17,6 @@ from morphlib.build.logtail import LogTail
 from morphlib.build.members import Member, file_member, walk_tree
 from morphlib.build.metadata import encode, provenance, stratum_metadata, system_metadata
 from morphlib.build.recorder import Recorder
-from morphlib.build.rooted import resolve_in, write_in
 from morphlib.build.sandbox import Sandbox, open_sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.staging import Staged, stage_writable
@@ -27,6 +26,7 @@ from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError, Reason
 from morphlib.graph.keys import identity_of, plain
 from morphlib.graph.model import ArtifactRef, Source
+from morphlib.rooted import resolve_in, write_in
 
 _OS_RELEASE = b"""NAME="Baserock"
 ID=baserock

@@ -55,5 +55,5 @@ def write_in(root: Path, path: str, content: bytes, *, mode: int = 0o644) -> Non
             os.fchmod(file.fileno(), mode)
     except OSError as error:
         raise MorphError(
-            f"can't write {path} into what was built: {error.strerror}", reason=Reason.BUILD
+            f"can't write {path} into the tree: {error.strerror}", reason=Reason.BUILD
         ) from error

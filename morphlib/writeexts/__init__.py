@@ -1,0 +1,1 @@
+"""A library for people who write deployment extensions in Python."""

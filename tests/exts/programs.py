@@ -1,0 +1,47 @@
+"""Running built-in extensions as the programs that they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+EXTS = Path(__file__).parents[2] / "morphlib" / "exts"
+
+
+def run_extension(
+    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `NAME.KIND` with an environment of nothing but PATH and `env`."""
+    return subprocess.run(
+        [sys.executable, EXTS / name, *args],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def succeed(
+    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> str:
+    """Run an extension that must succeed. Returns its standard output."""
+    done = run_extension(name, *args, env=env, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def fail(
+    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> str:
+    """Run an extension that must fail as expected. Returns its standard error."""
+    done = run_extension(name, *args, env=env, cwd=cwd)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.startswith("ERROR: "), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import resource  # noqa: F401 (os.wait4 needs it, and a child that turned into another user can't load it)
 import shutil
 import subprocess
 import traceback

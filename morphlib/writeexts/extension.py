@@ -25,6 +25,7 @@ from morphlib.writeexts.parameters import (
     parse_boolean,
     read_parameters,
 )
+from morphlib.writeexts.signals import ended_by_signals
 from morphlib.writeexts.tree import Tree
 
 
@@ -49,12 +50,19 @@ class Extension:
         status(msg, **fields)
 
     def run(self, args: Sequence[str] | None = None) -> None:
-        """Do what the command line says. Prints errors and ends the process with status 1."""
+        """Do what the command line says. Prints errors and ends the process with status 1.
+
+        A signal that asks the process to end does so when everything is cleaned up.
+        """
+        with ended_by_signals():
+            self._run(list(sys.argv[1:] if args is None else args))
+
+    def _run(self, args: list[str]) -> None:
         set_up_logging(self.environment)
         secret = frozenset(each.name for each in self.parameters if each.secret)
         logging.debug("Environment: %s", masked(self.environment, secret))
         try:
-            self.process_args(list(sys.argv[1:] if args is None else args))
+            self.process_args(args)
         except MorphError as error:
             complain(f"ERROR: {error}")
             sys.exit(1)

@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "version": GROUND,
     "cache": GROUND,
     "writeexts": GROUND | {"rooted", "cache"},
-    "exts": GROUND | {"rooted", "cache", "writeexts"},
+    "exts": GROUND | {"rooted", "cache", "writeexts", "images"},
     "definitions": BELOW_STAGES,
     "sources": LEAVES | {"definitions"},
     "graph": BELOW_STAGES | {"definitions", "sources"},
     "build": LEAVES | {"rooted", "definitions", "sources", "graph"},
-    "deploy": LEAVES | {"rooted", "definitions", "sources", "graph", "build"},
+    "images": GROUND,
+    "deploy": LEAVES | {"rooted", "definitions", "sources", "graph", "build", "images"},
 }
 #: Only these may import the top of the house.
 ABOVE_APP = {"__main__"}

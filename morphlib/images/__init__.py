@@ -1,0 +1,1 @@
+"""Disk images made without being root, without mounting and without loop devices."""

@@ -1,0 +1,22 @@
+"""Changing a btrfs image in one transaction, without mounting it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from morphlib.images.btrfs.model import Change
+
+
+def upgrade_image(path: Path, changes: Sequence[Change], *, time: int, offset: int = 0) -> None:
+    """Apply `changes` in order to the filesystem at `offset` (bytes) of `path`: all or none.
+
+    What is in use is never written over; the superblock that makes the changes valid comes last, so
+    that being killed at any time leaves the old state or the new one. `time` (seconds since 1970)
+    is that of everything that the trees give no time for.
+
+    Raises MorphError, before anything is changed, if there is no room, if a path is taken or isn't
+    there, or if the filesystem is damaged, wasn't unmounted, spans several devices, or has features
+    that are unknown here.
+    """
+    raise NotImplementedError

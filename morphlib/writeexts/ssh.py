@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,38 @@ def checked_host(host: str) -> str:
     return host
 
 
+# Nothing of the user's session goes to the other side. A host that does not answer is given up.
+_OPTIONS = (
+    "-T",
+    *("-o", "ClearAllForwardings=yes"),
+    *("-o", "ForwardAgent=no"),
+    *("-o", "ForwardX11=no"),
+    *("-o", "ConnectTimeout=30"),
+    *("-o", "ServerAliveInterval=30"),
+)
+
+
 def ssh_command(host: str, argv: Sequence[str | Path]) -> list[str]:
     """The arguments that run a program on a host. Raises MorphError for a wrong host."""
     assert argv, "this would be an interactive login"
-    return ["ssh", checked_host(host), "--", shlex.join(str(arg) for arg in argv)]
+    return [*ssh_to(host), "--", checked_host(host), shlex.join(str(arg) for arg in argv)]
+
+
+def ssh_to(host: str) -> tuple[str, ...]:
+    """ssh with the options for a host, which are to be followed by the host itself."""
+    return ("ssh", *_OPTIONS, *_key_options(checked_host(host)))
+
+
+@cache
+def _key_options(host: str) -> tuple[str, ...]:
+    """Refuse changed keys of hosts also where the user's configuration lets them pass.
+
+    What is sent may be secret, and what comes back decides what is done next.
+    """
+    asked = process.run(["ssh", "-G", "--", host], check=False)
+    wishes = [line.split() for line in asked.stdout.lower().splitlines()]
+    is_lax = any(wish == [b"stricthostkeychecking", b"false"] for wish in wishes)
+    return ("-o", "StrictHostKeyChecking=accept-new") if is_lax else ()
 
 
 def run_remote(
@@ -126,7 +155,8 @@ def rsync_command(host: str, source: Path, target: str, options: Sequence[str]) 
     if ":" in name and not name.startswith("["):
         name = f"[{name}]"  # an IPv6 address, which rsync would split
     destination = f"{user}{at}{name}:{target.rstrip('/')}/"
-    return ["rsync", "-s", *options, "--", f"{source.resolve()}/", destination]
+    shell = shlex.join(ssh_to(host))
+    return ["rsync", "-s", *options, "-e", shell, "--", f"{source.resolve()}/", destination]
 
 
 def _failure(host: str, argv: Sequence[str | Path], error: ProcessError) -> MorphError:

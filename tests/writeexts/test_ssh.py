@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +40,9 @@ def box(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Sshd:
 )
 def test_hosts(host: str) -> None:
     assert checked_host(host) == host
-    assert ssh_command(host, ["true"]) == ["ssh", host, "--", "true"]
+    command = ssh_command(host, ["true"])
+    assert command[0] == "ssh"
+    assert command[-3:] == ["--", host, "true"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,30 @@ def test_what_runs_there_can_be_replaced_in_tests(box: Sshd) -> None:
         assert run_remote(HOST, ["virsh", "list", "a b"]).stdout == b"fake list a b"
     finally:
         program.unlink()
+
+
+def test_a_changed_key_is_refused_whatever_is_configured(tmp_path: Path) -> None:
+    with run_sshd(tmp_path / "sshd") as running:
+        config = running.directory / "ssh_config"
+        lax = config.read_text().replace("Checking accept-new", "Checking no")
+        config.write_text(lax)
+        environment = {**os.environ, "PATH": running.env["PATH"]}
+        known = running.directory / "known"
+
+        def log_in() -> subprocess.CompletedProcess[bytes]:
+            code = "from morphlib.writeexts.ssh import *; check_ssh_connectivity('testbox')"
+            return subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, check=False
+            )
+
+        assert log_in().returncode == 0
+        host, kind, _ = known.read_text().split()[:3]
+        other = (running.directory / "user.pub").read_text().split()[1]
+        known.write_text(f"{host} {kind} {other}\n")
+        assert b"Unable to SSH to testbox" in log_in().stderr
+        config.write_text(lax.replace("Checking no", "Checking yes"))
+        known.write_text("")
+        assert b"Unable to SSH to testbox" in log_in().stderr
 
 
 def test_noise_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

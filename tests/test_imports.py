@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "architecture": GROUND,
     "version": GROUND,
     "cache": GROUND,
-    "writeexts": GROUND | {"rooted", "cache"},
+    "writeexts": GROUND | {"rooted", "cache", "images"},
     "exts": GROUND | {"rooted", "cache", "writeexts", "images"},
     "definitions": BELOW_STAGES,
     "sources": LEAVES | {"definitions"},

@@ -145,6 +145,19 @@ def boolean(name: str, help: str, *, default: bool = False) -> Parameter[bool]:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixParameter(Parameter[Mapping[str, str]]):
+    """All variables whose names start alike: name -> value, by name."""
+
+    def read(self, environment: Mapping[str, str]) -> Mapping[str, str]:
+        return dict(by_prefix(environment, self.name.removesuffix("*")))
+
+
+def prefixed(prefix: str, help: str) -> Parameter[Mapping[str, str]]:
+    """Every variable whose name starts with `prefix`; the help shows it as `PREFIX*`."""
+    return PrefixParameter(f"{prefix}*", help, lambda value: {}, {})
+
+
 E = TypeVar("E", bound=StrEnum)
 
 

@@ -7,6 +7,7 @@ target begins at the tree.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.rooted import resolve_in
 
 _PIECE = 1 << 20
+_NO_IDS = "needs more subordinate ids than this user has (see /etc/subuid and /etc/subgid)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,11 @@ class Tree:
                 mode = stat.S_IMODE(before.st_mode) if before else 0o644
             if owner is None:
                 owner = (before.st_uid, before.st_gid) if before else (0, 0)
-            aside = target.with_name(f".{target.name[:200]}.morph-new")
-            aside.unlink(missing_ok=True)
+            aside = _aside(target)
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
+                file.flush()  # writing later would drop set-user-id bits
                 _give(fd, owner)
                 os.fchmod(fd, mode)
             aside.rename(target)
@@ -115,11 +117,54 @@ class Tree:
             self._make_parents(place)
             if not place.is_dir():
                 place.mkdir()
-                place.chmod(mode)
                 _give(place, owner)
+                place.chmod(mode)
         except OSError as error:
             raise _cannot("make directory", path, error) from error
         return place
+
+    def make_symlink(self, path: str, target: str, *, owner: tuple[int, int] = (0, 0)) -> Path:
+        """A symlink at `path`; a file or symlink that is there is replaced. Parents are made.
+
+        `target` is written as it is: who follows it later does so with care. Raises MorphError if
+        something else is there.
+        """
+        place = self.place(path)
+        try:
+            self._make_parents(place)
+            _regular(place)
+            aside = _aside(place)
+            aside.symlink_to(target)
+            if os.geteuid() == 0:
+                os.lchown(aside, *owner)
+            aside.rename(place)
+        except OSError as error:
+            raise _cannot("make symlink", path, error) from error
+        return place
+
+    def change(self, path: str, *, mode: int, owner: tuple[int, int]) -> None:
+        """Give a file or directory that is there (symlinks followed) an owner and a mode."""
+        place = self.resolve(path)
+        try:
+            _give(place, owner)
+            place.chmod(mode)
+        except OSError as error:
+            raise _cannot("change", path, error) from error
+
+    def remove(self, path: str) -> None:
+        """Remove the entry `path`, a symlink itself; it may be missing. Not for directories."""
+        try:
+            self.place(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot("remove", path, error) from error
+
+    def rename(self, path: str, name: str) -> None:
+        """Give an entry another name in the same directory; what had it before is replaced."""
+        place = self.place(path)
+        try:
+            place.rename(place.with_name(name))
+        except OSError as error:
+            raise _cannot("rename", path, error) from error
 
     def copy_in(self, source: Path, path: str, *, mode: int | None = None) -> Path:
         """Copy a file of the host into the tree."""
@@ -152,8 +197,8 @@ class Tree:
             parent = parent.parent
         for directory in reversed(missing):
             directory.mkdir()
-            directory.chmod(0o755)
             _give(directory, (0, 0))
+            directory.chmod(0o755)
 
 
 def _regular(path: Path) -> os.stat_result | None:
@@ -169,11 +214,23 @@ def _regular(path: Path) -> os.stat_result | None:
     return found
 
 
+def _aside(target: Path) -> Path:
+    """A name beside a target that nothing has. Whoever changes a tree is alone with it."""
+    aside = target.with_name("." + os.fsdecode(os.fsencode(target.name)[:200]) + ".morph-new")
+    aside.unlink(missing_ok=True)
+    return aside
+
+
 def _give(what: int | Path, owner: tuple[int, int]) -> None:
     """Change the owner, unless it is so already: by hand, extensions may run as anybody."""
     found = os.stat(what)  # noqa: PTH116 (a descriptor, or a path)
     if (found.st_uid, found.st_gid) != owner and os.geteuid() == 0:
-        os.chown(what, *owner)
+        try:
+            os.chown(what, *owner)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise OSError(errno.EINVAL, f"owner {owner[0]}:{owner[1]} {_NO_IDS}") from error
 
 
 def _cannot(what: str, path: str, error: OSError) -> MorphError:

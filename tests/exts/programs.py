@@ -11,6 +11,9 @@ from pathlib import Path
 EXTS = Path(__file__).parents[2] / "morphlib" / "exts"
 
 
+NOBODY = 65534
+
+
 def run_extension(
     name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -45,3 +48,23 @@ def fail(
     assert done.stderr.startswith("ERROR: "), done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def run_in_namespace(
+    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run an extension as an ordinary user does who is root in a user namespace, with one id."""
+    is_root = os.geteuid() == 0
+    return subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, EXTS / name, *args],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(env or {})},
+        cwd=cwd,
+        user=NOBODY if is_root else None,
+        group=NOBODY if is_root else None,
+        extra_groups=[] if is_root else None,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

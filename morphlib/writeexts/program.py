@@ -24,20 +24,30 @@ def load_extension(name: str, kind: str) -> Extension:
     return extension
 
 
+_program: str | None = None
+
+
 def main(program: str) -> None:
     """Run the extension that the program's file name tells."""
+    global _program
+    _program = program
     name, _, kind = Path(program).name.rpartition(".")
     try:
         extension = load_extension(name, kind)
     except ModuleNotFoundError as error:
-        _try_own_python(program)
+        use_own_python()
         complain(f"ERROR: {name}.{kind} needs the Python library {error.name}")
         sys.exit(1)
     extension.run()
 
 
-def _try_own_python(program: str) -> None:
-    """Run by hand, with a Python that lacks libraries: go on with that of the checkout."""
+def use_own_python() -> None:
+    """Where a library is missing: begin again with the Python of the checkout, which has it.
+
+    Happens when an extension is run by hand. Returns if that would be no better; must be called
+    before anything is changed.
+    """
     python = _CHECKOUT / ".venv" / "bin" / "python"
-    if python.exists() and Path(sys.prefix).resolve() != (_CHECKOUT / ".venv").resolve():
-        os.execv(python, [str(python), "-X", "utf8", program, *sys.argv[1:]])
+    own = Path(sys.prefix).resolve() == (_CHECKOUT / ".venv").resolve()
+    if _program is not None and python.exists() and not own:
+        os.execv(python, [str(python), "-X", "utf8", _program, *sys.argv[1:]])

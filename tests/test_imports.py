@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "cache": GROUND,
     "writeexts": GROUND | {"rooted", "cache", "images"},
     "exts": GROUND | {"rooted", "cache", "writeexts", "images"},
+    "util": GROUND | {"writeexts"},
     "definitions": BELOW_STAGES,
     "sources": LEAVES | {"definitions"},
     "graph": BELOW_STAGES | {"definitions", "sources"},

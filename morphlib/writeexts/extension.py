@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any, ClassVar
 
 from morphlib.errors import MorphError, Reason
@@ -102,7 +101,7 @@ class ConfigureExtension(Extension):
     def process_args(self, args: list[str]) -> None:
         if len(args) != 1:
             raise _wrong_arguments()
-        self.configure(_tree(args[0]), self.read())
+        self.configure(Tree.at(args[0]), self.read())
 
 
 class WriteExtension(Extension):
@@ -129,7 +128,7 @@ class WriteExtension(Extension):
         if len(args) == 1:
             self.check(location, given)
         else:
-            self.write(_tree(args[0]), location, given)
+            self.write(Tree.at(args[0]), location, given)
 
     def check_mode(self) -> None:
         """Refuse to upgrade what can't be upgraded, and the other way round."""
@@ -140,13 +139,6 @@ class WriteExtension(Extension):
         }
         if not allowed[self.upgrades]:
             raise MorphError(self.wrong_mode, reason=Reason.DEPLOY)
-
-
-def _tree(name: str) -> Tree:
-    root = Path(name)
-    if not root.is_dir():
-        raise MorphError(f"{name} is not a directory", reason=Reason.DEPLOY)
-    return Tree(root)
 
 
 def _wrong_arguments() -> MorphError:

@@ -28,6 +28,14 @@ class Tree:
 
     root: Path
 
+    @classmethod
+    def at(cls, name: str | os.PathLike[str]) -> Tree:
+        """The tree in a directory. Raises MorphError if that is none."""
+        root = Path(name)
+        if not root.is_dir():
+            raise MorphError(f"{root} is not a directory", reason=Reason.DEPLOY)
+        return cls(root)
+
     def resolve(self, path: str) -> Path:
         """Where `path` really is, symlinks followed, the last one too. It may not exist."""
         return resolve_in(self.root, path)

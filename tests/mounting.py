@@ -1,0 +1,26 @@
+"""Mounting images, where the tests run as root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount images")
+
+
+@contextmanager
+def mounted(image: Path, *, offset: int = 0, options: str = "rw") -> Iterator[Path]:
+    """Mount the btrfs at `offset` of an image. Gives the mount point."""
+    with tempfile.TemporaryDirectory(prefix="morph-mount-") as name:
+        options = f"loop,offset={offset},{options}"
+        subprocess.run(["mount", "-t", "btrfs", "-o", options, image, name], check=True)
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", name], check=True)

@@ -3,6 +3,11 @@
 Paths of entries are relative to the top level of the filesystem, `/`-separated, and may hold bytes
 that are no UTF-8 as surrogate escapes. Directories above an entry must be entries themselves, or be
 in the image already; an entry stands after what it needs.
+
+Entries may lie inside a subvolume that comes before them in the same call, in creating as in
+upgrading: a `File` or `Symlink` there replaces what the subvolume's `source` has at that path (the
+completed /etc/fstab, which the tree does not have), a `Directory` is made where `source` has none
+(mount points). Snapshots that come later have them, too.
 """
 
 from __future__ import annotations

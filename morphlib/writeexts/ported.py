@@ -7,11 +7,13 @@ package as methods, and raise `ExtensionError`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts import extension
+from morphlib.writeexts.helpfile import help_file, help_text
 
 _PARENT = __name__.rpartition(".")[0]
 
@@ -26,6 +28,16 @@ class ExtensionError(MorphError):
 
 class Extension(extension.Extension):
     """An extension of any kind that has all functions of `morphlib.writeexts` as methods."""
+
+    def run(self, args: Sequence[str] | None = None) -> None:
+        """Do what the command line says; `--help` and `--help-file` print what is declared."""
+        match list(sys.argv[1:] if args is None else args):
+            case ["--help"]:
+                print(help_text(self), end="")
+            case ["--help-file"]:
+                print(help_file(self), end="")
+            case given:
+                super().run(given)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = None if name.startswith("_") else getattr(importlib.import_module(_PARENT), name)

@@ -18,12 +18,17 @@ SRC_CONFIG_DIR = text(
 )
 
 
+# A checkout has what the umask of whoever made it left; nobody else is to write to the system's.
+_KEPT = 0o7755
+
+
 class AddConfigFiles(ConfigureExtension):
     description = """
     Copy the contents of a directory into /etc.
 
     Files of the system with the same names get the new contents and keep their owners and modes.
-    Names at the top of the directory that start with a dot are left out.
+    Others get the modes that they have there, but nobody except their owner, root, may write to
+    them. Names at the top of the directory that start with a dot are left out.
     """
     parameters = (SRC_CONFIG_DIR,)
 
@@ -51,10 +56,10 @@ def copy_entries(tree: Tree, source: Path, target: str, *, hidden: bool = True) 
         if stat.S_ISLNK(mode):
             tree.make_symlink(path, str(entry.readlink()))
         elif stat.S_ISDIR(mode):
-            tree.make_directory(path, mode=stat.S_IMODE(mode))
+            tree.make_directory(path, mode=mode & _KEPT)
             copy_entries(tree, entry, path)
         elif stat.S_ISREG(mode):
-            kept = None if tree.is_file(path) else stat.S_IMODE(mode)
+            kept = None if tree.is_file(path) else mode & _KEPT
             tree.write(path, entry.read_bytes(), mode=kept)
         else:
             raise MorphError(

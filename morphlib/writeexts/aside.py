@@ -35,15 +35,15 @@ def new_file(
     the way are made (and stay). Without `replace`, it is an error if `target` is there, also if it
     appears meanwhile. Raises MorphError if `target` can't be written.
     """
-    place = _place(target, parents=parents)
-    found = _mode(place)
+    found = _mode(target)
     if found is not None and stat.S_ISDIR(found):
         raise _taken(target, "it is a directory")
     if found is not None and not replace:
         raise _taken(target, _THERE)
     if found is not None and not stat.S_ISREG(found):
-        yield place
+        yield target
         return
+    place = _place(target, parents=parents)
     _remove_leavings(place)
     with _held(place, directory=False) as part:
         yield part
@@ -156,10 +156,13 @@ def _prefix(place: Path) -> str:
 
 
 def _mode(path: Path) -> int | None:
+    """What is at a path, links followed. Raises MorphError if they go in circles."""
     try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise _failure(path, error) from error
 
 
 def _taken(target: Path, what: str) -> MorphError:

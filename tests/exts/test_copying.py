@@ -27,7 +27,9 @@ def test_config_files_are_copied(tree: Path, checkout: Path) -> None:
     (source / ".git").write_text("")
     (source / "sub/.hidden").write_text("h")
     (source / "run.sh").write_text("new")
-    (source / "run.sh").chmod(0o755)
+    (source / "run.sh").chmod(0o775)
+    (source / "secret").write_text("x")
+    (source / "secret").chmod(0o600)
     (source / "shadow").write_text("new")
     (source / "link").symlink_to("/run/x")
     (tree / "etc/shadow").write_text("old")
@@ -38,6 +40,7 @@ def test_config_files_are_copied(tree: Path, checkout: Path) -> None:
         "etc",
         "etc/link",
         "etc/run.sh",
+        "etc/secret",
         "etc/shadow",
         "etc/sub",
         "etc/sub/.hidden",
@@ -45,8 +48,8 @@ def test_config_files_are_copied(tree: Path, checkout: Path) -> None:
     ]
     assert str((tree / "etc/link").readlink()) == "/run/x"
     assert (tree / "etc/shadow").read_text() == "new"
-    modes = {name: mode_of(tree / "etc" / name) for name in ("run.sh", "shadow", "sub")}
-    assert modes == {"run.sh": 0o755, "shadow": 0o600, "sub": 0o750}
+    modes = {name: mode_of(tree / "etc" / name) for name in ("run.sh", "secret", "shadow", "sub")}
+    assert modes == {"run.sh": 0o755, "secret": 0o600, "shadow": 0o600, "sub": 0o750}
 
 
 def test_config_files_do_not_lead_out(tree: Path, checkout: Path) -> None:

@@ -55,6 +55,17 @@ def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_pipe_that_has_no_name(tmp_path: Path) -> None:
+    program = """
+from pathlib import Path
+from morphlib.writeexts.aside import new_file
+with new_file(Path("/dev/stdout")) as part, part.open("wb") as file:
+    file.write(b"through")
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"through"
+
+
 def test_what_is_there_can_be_left_alone(tmp_path: Path) -> None:
     (tmp_path / "image").write_text("old")
     with (

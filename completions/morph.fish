@@ -1,19 +1,20 @@
 # fish completion for morph: put it in ~/.config/fish/completions/morph.fish
-set -l commands build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate
+set -l commands build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate
 complete -c morph -f
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a build -d 'Build a system, or components of it'
 complete -c morph -n "__fish_seen_subcommand_from build" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a completion -d 'Print a shell\'s completion script'
 complete -c morph -n "__fish_seen_subcommand_from completion" -a 'bash zsh fish'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a deploy -d 'Deploy the systems of a cluster'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say whether this machine can build'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a expand-repo -d 'Show what repository aliases stand for'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a explain-key -d 'Show the inputs of cache keys'
 complete -c morph -n "__fish_seen_subcommand_from explain-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a gc -d 'Make room in the cache and among temporary files'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show help for a command or an extension'
-complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate'
+complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-all -d 'Show help with all options and commands'
-complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies validate'
+complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-extensions -d 'List extensions for deployment'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a list-artifacts -d 'List the files that systems have in the cache'
 complete -c morph -n "__fish_seen_subcommand_from list-artifacts" -F
@@ -24,6 +25,7 @@ complete -c morph -n "not __fish_seen_subcommand_from $commands" -a show-build-l
 complete -c morph -n "__fish_seen_subcommand_from show-build-log" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a show-dependencies -d 'Show what artifacts depend on'
 complete -c morph -n "__fish_seen_subcommand_from show-dependencies" -F
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a upgrade -d 'Upgrade what was deployed from a cluster'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a validate -d 'Check definitions and tell all mistakes'
 complete -c morph -n "__fish_seen_subcommand_from validate" -F
 complete -c morph -l version -d 'show the version and exit'
@@ -64,6 +66,7 @@ complete -c morph -l cachedir-min-space -x -d 'free space wanted for the cache'
 complete -c morph -l cachedir-artifact-delete-older-than -x -d 'gc deletes all artifacts unused for this long, when space is short'
 complete -c morph -l cachedir-artifact-keep-younger-than -x -d 'gc never deletes artifacts used within this time'
 complete -c morph -l dry-run -d 'say what gc would remove, and remove nothing'
+complete -c morph -l plan -d 'show what deploy or upgrade would do, and do nothing'
 complete -c morph -l anchor-ref-format -x -d 'names of anchor refs, with the places {trove_id}, {name} and {commit_sha1}'
 complete -c morph -l check-license -x -a 'all-files single-file' -d 'look for licences in all files, or in COPYING or LICENSE alone'
 complete -c morph -l checkout-ref -x -d 'ref to check out (default: that of the chunk)'

@@ -1,16 +1,42 @@
-"""Keeping passwords out of what is shown and logged."""
+"""Keeping passwords out of what is shown, logged and put into deployed systems."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+HIDDEN = "(hidden)"
+
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+_SECRET_WORDS = frozenset(
+    ("pass", "passwd", "passphrase", "pin", "auth", "token", "tokens", "secret", "secrets")
+).union(("credential", "credentials", "key", "apikey", "privatekey", "secretkey"))
+_PUBLIC_WORDS = frozenset(("public", "pub", "host"))
 
 
-def hide_passwords(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with a placeholder for what variables called PASSWORD hold."""
-    return {k: "(hidden)" if "PASSWORD" in k.upper() else v for k, v in environment.items()}
+def is_secret_name(name: str) -> bool:
+    """Does a variable of that name hold what is nobody's business, as far as its words tell?
+
+    SSHKEYS, a list of files, doesn't, nor does a key that is called public.
+    """
+    if "password" in name.lower():
+        return True
+    words = [word.lower() for word in _WORD.findall(name)]
+    found = _SECRET_WORDS.intersection(words)
+    return bool(found - {"key"}) or ("key" in found and not _PUBLIC_WORDS.intersection(words))
+
+
+def hide_passwords(environment: Mapping[str, str], secret: Collection[str] = ()) -> dict[str, str]:
+    """The environment with a placeholder for what secret variables hold.
+
+    `secret` names some that are, whatever their names say.
+    """
+    return {
+        name: HIDDEN if name in secret or is_secret_name(name) else value
+        for name, value in environment.items()
+    }
 
 
 def hide_credentials(text: str) -> str:
     """The text with a placeholder for the password in each URL."""
-    return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", r"\1:(hidden)@", text)
+    return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", rf"\1:{HIDDEN}@", text)

@@ -106,6 +106,47 @@ class BuildFinished(Event, frozen=True, tag="build_finished"):
     duration: float
 
 
+class DeploymentStarted(Event, frozen=True, tag="deployment_started"):
+    """A deployment begins, or one that goes into the tree of another.
+
+    `prefix` is what lines about it begin with: `[SYSTEM][NAME]`, after that of the one around it.
+    """
+
+    name: str
+    system: str  # path of the system's definition
+    prefix: str
+    type: str
+    location: str
+    upgrade: bool
+
+
+class DeploymentStep(Event, frozen=True, tag="deployment_step"):
+    """A step of a deployment begins, or (`unpacked`) was done: `detail` says more."""
+
+    name: str
+    prefix: str
+    step: Literal["check", "unpack", "unpacked", "metadata", "configure", "write"]
+    detail: str = ""
+
+
+class DeploymentOutput(Event, frozen=True, tag="deployment_output"):
+    """A line that an extension wrote: on standard output or error, or for the log alone."""
+
+    name: str
+    prefix: str
+    extension: str  # with its kind
+    stream: Literal["stdout", "stderr", "log"]
+    text: str  # bytes that are no UTF-8 as backslash escapes
+
+
+class DeploymentFinished(Event, frozen=True, tag="deployment_finished"):
+    name: str
+    system: str
+    prefix: str
+    succeeded: bool
+    duration: float
+
+
 AnyEvent = (
     Status
     | BuildStarted
@@ -116,6 +157,10 @@ AnyEvent = (
     | SourceFailed
     | ArtifactCached
     | BuildFinished
+    | DeploymentStarted
+    | DeploymentStep
+    | DeploymentOutput
+    | DeploymentFinished
 )
 
 #: Everything that tells takes one of these.

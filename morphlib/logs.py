@@ -13,7 +13,7 @@ from pathlib import Path
 
 from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
-from morphlib.events import AnyEvent, Listener, SourceFailed, Status
+from morphlib.events import AnyEvent, DeploymentOutput, Listener, SourceFailed, Status
 from morphlib.process import quote
 from morphlib.progress.lines import describe
 from morphlib.settings import Settings
@@ -48,6 +48,9 @@ def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> List
         for line in describe(event):
             prefix = f"[{line.source}] " if line.source else ""
             logger.log(_LEVELS[line.level], "%s%s", prefix, line.text)
+        if isinstance(event, DeploymentOutput) and event.stream != "stdout":
+            level = logging.DEBUG if event.stream == "log" else logging.WARNING
+            logger.log(level, "%s: %s", event.extension, event.text)
         if isinstance(event, SourceFailed):
             what = "INTEGRATION" if event.step == "integrate" else "BUILD"
             _log_output(logger, what, Path(event.log))

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,13 +136,18 @@ def spawn(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    stdin: int = subprocess.DEVNULL,
+    stdin: int | None = subprocess.DEVNULL,
     stdout: int = subprocess.DEVNULL,
     stderr: int = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
     start_new_session: bool = False,
+    prepare: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program and leave it running. Raises ProcessError if it can't be started."""
+    """Start a program and leave it running. Raises ProcessError if it can't be started.
+
+    `stdin` may be None for the caller's own. `prepare` is called in the new process before the
+    program: only callers with a single thread may give it.
+    """
     if on_start is not None:
         on_start(argv, env)
     try:
@@ -154,9 +160,22 @@ def spawn(
             stderr=stderr,
             pass_fds=pass_fds,
             start_new_session=start_new_session,
+            preexec_fn=prepare,
         )
     except OSError as error:
         raise ProcessError(argv, None, (error.strerror or str(error)).encode()) from error
+    except subprocess.SubprocessError as error:
+        raise ProcessError(argv, None, str(error).encode()) from error
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Look again and again until something is so. False if it is not within that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 #: For callers of `spawn`, which may not import the module themselves.

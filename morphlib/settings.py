@@ -222,6 +222,10 @@ class Settings:
         "deprecated: use the upgrade command", group=Group.DEPLOY, hidden=True
     )
 
+    plan: bool = flag_field(
+        "show what deploy or upgrade would do, and do nothing", group=Group.DEPLOY
+    )
+
     anchor_ref_format: str = text_field(
         "refs/heads/{trove_id}/anchors/{name}/{commit_sha1}",
         "names of anchor refs, with the places {trove_id}, {name} and {commit_sha1}",

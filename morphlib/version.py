@@ -37,3 +37,25 @@ def _commit(checkout: Path) -> str | None:
     except ProcessError:
         return None
     return described.stdout.decode("ascii", "replace").strip() or None
+
+
+def version_details() -> dict[str, str]:
+    """Branch (`ref`), `commit` and `tree` of the checkout that runs, and its `version`.
+
+    Those that are not known, as of an installed Morph, are empty.
+    """
+    from morphlib.process import ProcessError, run
+
+    checkout = Path(__file__).resolve().parent.parent
+    details = {"ref": "", "commit": "", "tree": "", "version": describe_version()}
+    if not (checkout / ".git").exists():
+        return details
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    command = ["git", "-c", "safe.directory=*", "-C", str(checkout), "rev-parse"]
+    try:
+        found = run([*command, "--abbrev-ref", "HEAD"], env=environment).stdout.decode()
+        ids = run([*command, "HEAD", "HEAD^{tree}"], env=environment).stdout.decode()
+    except ProcessError:
+        return details
+    commit, tree = ids.split()
+    return details | {"ref": found.strip(), "commit": commit, "tree": tree}

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "events": set[str](),
     "process": {"errors"},
     "text": set[str](),
+    "credentials": set[str](),
     "rooted": {"errors"},
     "architecture": GROUND,
     "version": GROUND,
@@ -36,7 +37,8 @@ MAY_IMPORT = {
     "graph": BELOW_STAGES | {"definitions", "sources"},
     "build": LEAVES | {"rooted", "definitions", "sources", "graph"},
     "images": GROUND,
-    "deploy": LEAVES | {"rooted", "definitions", "sources", "graph", "build", "images"},
+    "deploy": LEAVES
+    | {"rooted", "credentials", "definitions", "sources", "graph", "build", "images"},
 }
 #: Only these may import the top of the house.
 ABOVE_APP = {"__main__"}

@@ -16,8 +16,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import pwd
-import shutil
 import signal
 import socket
 import struct
@@ -27,8 +25,9 @@ from functools import cache
 from pathlib import Path
 
 from morphlib.build import syscalls
+from morphlib.build.idmaps import IdMap, own_maps, user_maps, write_maps
 from morphlib.errors import MorphError, Reason
-from morphlib.process import ProcessError, run
+from morphlib.process import ProcessError
 
 #: What a build sees as the name of its host.
 HOSTNAME = "morph"
@@ -43,8 +42,6 @@ _IFF_UP = 0x1
 _OTHERS = (
     syscalls.CLONE_NEWNS | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 )
-
-IdMap = tuple[tuple[int, int, int], ...]  # (first id inside, first id outside, how many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +64,8 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
     """
     problems: list[str] = []
     user = os.geteuid()
-    uids, gids = (_own_map("uid"), _own_map("gid")) if user == 0 else _user_maps(problems)
-    entered = _enter(uids, gids)
+    uids, gids = own_maps() if user == 0 else user_maps(problems)
+    entered = enter_user_namespace(uids, gids, _OTHERS)
     if not entered:
         problems.append(
             "Builds run without a user namespace, so they are real root. " + namespace_remedy()
@@ -81,7 +78,7 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    _keep_open_files_from_builds()
+    keep_open_files_private()
     syscalls.leave_session_keyring()
     syscalls.sethostname(HOSTNAME.encode())
     os.umask(UMASK)
@@ -92,7 +89,7 @@ def enter_build_namespace(parent: int | None = None) -> NamespaceReport:
     return NamespaceReport(overlay, len(uids) > 1 or user == 0, entered, tuple(problems))
 
 
-def _keep_open_files_from_builds() -> None:
+def keep_open_files_private() -> None:
     """What our caller happened to leave open is not for builds: a directory leads out."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
@@ -141,64 +138,8 @@ def namespace_remedy(read: Callable[[str], str | None] = read_kernel_setting) ->
     )
 
 
-def _own_map(which: str) -> IdMap:
-    """Root's map: every id that there is here keeps its number."""
-    lines = Path(f"/proc/self/{which}_map").read_text().splitlines()
-    rows = [tuple(map(int, line.split())) for line in lines]
-    return tuple((inside, inside, count) for inside, _, count in rows)
-
-
-def _user_maps(problems: list[str]) -> tuple[IdMap, IdMap]:
-    """A user's maps: itself as 0, and its subordinate ids as 1 and up."""
-    own_uid: IdMap = ((0, os.geteuid(), 1),)
-    own_gid: IdMap = ((0, os.getegid(), 1),)
-    names = {str(os.getuid()), _user_name()}
-    uids = subordinate_ranges(Path("/etc/subuid"), names)
-    gids = subordinate_ranges(Path("/etc/subgid"), names)
-    who = _user_name()
-    why = "Without subordinate ids, builds that give files to other users than root fail. "
-    if not uids or not gids:
-        problems.append(
-            f"{why}Run: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}"
-        )
-    elif shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
-        problems.append(f"{why}Install newuidmap and newgidmap (package uidmap).")
-    else:
-        return own_uid + _after_zero(uids), own_gid + _after_zero(gids)
-    return own_uid, own_gid
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
-def subordinate_ranges(file: Path, names: set[str]) -> tuple[tuple[int, int], ...]:
-    """The (first, count) ranges that a file such as /etc/subuid gives to a user."""
-    try:
-        lines = file.read_text(errors="replace").splitlines()
-    except OSError:
-        return ()
-    ranges = []
-    for line in lines:
-        fields = line.strip().split(":")
-        if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
-            ranges.append((int(fields[1]), int(fields[2])))
-    return tuple(each for each in ranges if each[1] > 0)
-
-
-def _after_zero(ranges: tuple[tuple[int, int], ...]) -> IdMap:
-    rows, first = [], 1
-    for outside, count in ranges:
-        rows.append((first, outside, count))
-        first += count
-    return tuple(rows)
-
-
-def _enter(uids: IdMap, gids: IdMap) -> bool:
-    """Enter the namespaces. False if it had to be done without one for users.
+def enter_user_namespace(uids: IdMap, gids: IdMap, others: int) -> bool:
+    """Enter a user namespace and `others`. False if root had to do without one for users.
 
     A process can't write its own map of many ids: a child that stays outside does, when told that
     the namespace is there.
@@ -211,7 +152,7 @@ def _enter(uids: IdMap, gids: IdMap) -> bool:
         try:
             os.close(ready)
             if os.read(entered, 1) == b"1":
-                _write_maps(target, uids, gids)
+                write_maps(target, uids, gids)
             status = 0
         except ProcessError as error:
             os.write(2, (error.message + "\n").encode("utf-8", "replace"))
@@ -222,7 +163,7 @@ def _enter(uids: IdMap, gids: IdMap) -> bool:
     os.close(entered)
     failure: OSError | None = None
     try:
-        syscalls.unshare(syscalls.CLONE_NEWUSER | _OTHERS)
+        syscalls.unshare(syscalls.CLONE_NEWUSER | others)
         os.write(ready, b"1")
     except OSError as error:
         failure = error
@@ -235,7 +176,7 @@ def _enter(uids: IdMap, gids: IdMap) -> bool:
     if os.geteuid() != 0:
         raise _no_namespace(failure.strerror or str(failure))
     try:
-        syscalls.unshare(_OTHERS)
+        syscalls.unshare(others)
     except OSError as error:
         raise _no_namespace(error.strerror or str(error)) from error
     return False
@@ -247,25 +188,6 @@ def _no_namespace(why: str) -> MorphError:
         reason=Reason.SANDBOX,
         hint=namespace_remedy(),
     )
-
-
-def _write_maps(target: int, uids: IdMap, gids: IdMap) -> None:
-    directory = Path(f"/proc/{target}")
-    if os.geteuid() == 0:
-        (directory / "uid_map").write_text(_as_text(uids))
-        (directory / "gid_map").write_text(_as_text(gids))
-        return
-    if len(uids) == 1:
-        (directory / "setgroups").write_text("deny")
-        (directory / "uid_map").write_text(_as_text(uids))
-        (directory / "gid_map").write_text(_as_text(gids))
-        return
-    for program, rows in (("newuidmap", uids), ("newgidmap", gids)):
-        run([program, str(target), *(str(number) for row in rows for number in row)])
-
-
-def _as_text(rows: IdMap) -> str:
-    return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in rows)
 
 
 def _bring_loopback_up() -> None:

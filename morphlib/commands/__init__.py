@@ -42,6 +42,11 @@ class Command:
 _COMMANDS = (
     Command("build", "SYSTEM [COMPONENT...]", "Build a system, or components of it"),
     Command("completion", "bash|zsh|fish", "Print a shell's completion script", Needs.NOTHING),
+    Command(
+        "deploy",
+        "CLUSTER [DEPLOYMENT...] [NAME.KEY=VALUE...]",
+        "Deploy the systems of a cluster",
+    ),
     Command("doctor", "", "Say whether this machine can build", Needs.NOTHING),
     Command("expand-repo", "[REPOURL...]", "Show what repository aliases stand for", Needs.NOTHING),
     Command(
@@ -58,6 +63,11 @@ _COMMANDS = (
     ),
     Command("show-build-log", "SYSTEM CHUNK", "Print the build log of a chunk"),
     Command("show-dependencies", "(REPO REF MORPHOLOGY)...", "Show what artifacts depend on"),
+    Command(
+        "upgrade",
+        "CLUSTER [DEPLOYMENT...] [NAME.KEY=VALUE...]",
+        "Upgrade what was deployed from a cluster",
+    ),
     Command("validate", "[FILE...]", "Check definitions and tell all mistakes", Needs.NOTHING),
 )
 

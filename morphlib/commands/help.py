@@ -27,6 +27,6 @@ def show_help(session: Session, arguments: Sequence[str], *, everything: bool) -
         command = COMMANDS[arguments[0]]
         session.print(help_on_command(session.program, command).rstrip())
     else:
-        from morphlib.extensionhelp import extension_help
+        from morphlib.deploy.help import extension_help
 
         session.print(extension_help(arguments[0], Path.cwd()).rstrip())

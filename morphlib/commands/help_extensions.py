@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from morphlib.commands.session import Session
-from morphlib.extensionhelp import list_extensions
+from morphlib.deploy.help import list_extensions
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:

@@ -12,6 +12,10 @@ from morphlib.events import (
     ArtifactCached,
     BuildFinished,
     BuildStarted,
+    DeploymentFinished,
+    DeploymentOutput,
+    DeploymentStarted,
+    DeploymentStep,
     SourceFailed,
     SourceFinished,
     SourceStarted,
@@ -73,6 +77,41 @@ def describe(event: AnyEvent) -> Iterator[Line]:
             yield Line(f"{event.kind} {event.name} is cached at {event.path}")
         case BuildFinished():
             yield _describe_end(event)
+        case DeploymentStarted() | DeploymentStep() | DeploymentOutput() | DeploymentFinished():
+            yield from _describe_deployment(event)
+
+
+#: Steps of a deployment.
+_DEPLOYMENT_TEXTS = {
+    "check": "Checking",
+    "unpack": "Unpacking system for configuration",
+    "unpacked": "System unpacked at {detail}",
+    "metadata": "Writing deployment metadata file",
+    "configure": "Configure system",
+    "write": "Writing to device",
+}
+
+
+def _describe_deployment(
+    event: DeploymentStarted | DeploymentStep | DeploymentOutput | DeploymentFinished,
+) -> Iterator[Line]:
+    """What extensions write on standard error is copied elsewhere, and their log is for no eyes."""
+    match event:
+        case DeploymentStarted():
+            doing = "Upgrading" if event.upgrade else "Deploying"
+            text = f"{doing} with {event.type} to {event.location}"
+            yield Line(event.prefix + hide_credentials(text))
+        case DeploymentStep():
+            text = _DEPLOYMENT_TEXTS[event.step].replace("{detail}", event.detail)
+            yield Line(event.prefix + text, "chatty" if event.step == "check" else "normal")
+        case DeploymentOutput(stream="stdout"):
+            yield Line(event.prefix + event.text)
+        case DeploymentOutput():
+            pass
+        case DeploymentFinished():
+            outcome = "Deployed" if event.succeeded else "Failed"
+            text = f"{outcome} in {format_duration(event.duration)}"
+            yield Line(event.prefix + text, "normal" if event.succeeded else "error")
 
 
 def is_command_step(step: str) -> bool:

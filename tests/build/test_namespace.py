@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from morphlib.build.idmaps import subordinate_ranges
 from morphlib.build.namespace import (
     NamespaceReport,
     enter_build_namespace,
     namespace_remedy,
-    subordinate_ranges,
 )
 from tests.build.isolation import Failed, in_child, in_namespace
 

@@ -1,15 +1,16 @@
-"""Finding extensions of deployments and their help, which stands in YAML files beside them."""
+"""Extensions for people: which ones there are, and their help, YAML files beside them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from morphlib.errors import MorphError, Reason
 
 #: The extensions that come with Morph.
-BUILT_IN = Path(__file__).parent / "exts"
+BUILT_IN = Path(__file__).parents[1] / "exts"
 
 #: Kinds that people name; those of the kind `check` go with the `write` extension of their name.
 KINDS = ("configure", "write")
@@ -56,13 +57,36 @@ def extension_help(topic: str, start: Path) -> str:
     raise MorphError(f"Help not available for extension {topic}", reason=Reason.NOT_FOUND)
 
 
-def _read_help(path: Path) -> str:
+def find_help(root: Path, name: str) -> Path | None:
+    """The help of an extension NAME.KIND that a deployment uses, if there is any.
+
+    NAME may have directories; of a bare name the built-in help counts too, if the definitions have
+    none.
+    """
+    places = [root] if "/" in name else [root, BUILT_IN]
+    return next((path for place in places if (path := place / f"{name}.help").is_file()), None)
+
+
+def read_document(path: Path) -> Any:
+    """What a help file holds. Raises MorphError if it is no YAML."""
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_bytes())
+        return yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise MorphError(f"{path} can't be read: {error}", reason=Reason.NOT_FOUND) from error
+
+
+def secret_parameters(root: Path, name: str) -> frozenset[str]:
+    """The parameters that the help of the extension NAME.KIND calls secret: a list `secret`."""
+    path = find_help(root, name)
+    document = read_document(path) if path is not None else None
+    names = document.get("secret") if isinstance(document, dict) else None
+    return frozenset(str(name) for name in names) if isinstance(names, list) else frozenset()
+
+
+def _read_help(path: Path) -> str:
+    document = read_document(path)
     text = document.get("help") if isinstance(document, dict) else None
     if not isinstance(text, str):
         raise MorphError(f"{path} has no text called 'help'", reason=Reason.NOT_FOUND)

@@ -1,0 +1,1 @@
+"""Putting systems somewhere: cluster → plan → checks → tree → configure → write."""

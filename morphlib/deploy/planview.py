@@ -1,0 +1,53 @@
+"""A plan as people and programs read it, secrets hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from morphlib.credentials import hide_credentials, hide_passwords
+from morphlib.deploy.plan import Deployment, DeployPlan
+
+
+def plan_as_data(plan: DeployPlan) -> Mapping[str, object]:
+    return {
+        "cluster": plan.cluster,
+        "deployments": [_as_data(deployment) for deployment in plan.deployments],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _as_data(deployment: Deployment) -> dict[str, object]:
+    return {
+        "name": deployment.name,
+        "system": deployment.system,
+        "type": deployment.type,
+        "location": hide_credentials(deployment.location),
+        "upgrade": deployment.upgrade,
+        "partial": deployment.partial,
+        "components": list(deployment.components),
+        "parameters": _shown(deployment),
+        "subsystems": [_as_data(subsystem) for subsystem in deployment.subsystems],
+    }
+
+
+def plan_as_text(plan: DeployPlan) -> str:
+    return "\n".join(line for each in plan.deployments for line in _lines(each, ""))
+
+
+def _lines(deployment: Deployment, indent: str) -> Iterator[str]:
+    doing = "upgrade" if deployment.upgrade else "deploy"
+    place = hide_credentials(deployment.location)
+    yield f"{indent}{deployment.name}: {doing} {deployment.system}"
+    yield f"{indent}    with {deployment.type} to {place}"
+    for component in deployment.components:
+        yield f"{indent}    only {component}"
+    for name, value in sorted(_shown(deployment).items()):
+        if name not in ("type", "location", "upgrade-type", "upgrade-location", "UPGRADE"):
+            yield f"{indent}    {name}={value}"
+    for subsystem in deployment.subsystems:
+        yield from _lines(subsystem, indent + "    ")
+
+
+def _shown(deployment: Deployment) -> dict[str, str]:
+    shown = hide_passwords(deployment.configuration)
+    return {name: hide_credentials(value) for name, value in shown.items()}

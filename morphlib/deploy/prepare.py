@@ -1,0 +1,157 @@
+"""Everything that is found out about deployments before anything is done."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from morphlib.build.model import BuildContext
+from morphlib.definitions.models import System
+from morphlib.deploy.extensions import (
+    Extension,
+    ExtensionKind,
+    check_interpreter,
+    find_extension,
+    require_extension,
+)
+from morphlib.deploy.help import secret_parameters
+from morphlib.deploy.model import Prepared
+from morphlib.deploy.partial import PartialContent, select_components
+from morphlib.deploy.plan import Deployment, DeployPlan
+from morphlib.errors import MorphError, Reason, raise_all
+from morphlib.graph.model import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Supplies:
+    """What a plan is prepared from.
+
+    `root` is the root of the definitions with their extensions, `below` the path from there to the
+    working directory. `systems` and `builds` are by path of the system. `build_command` begins a
+    command line that builds, `server` is the URL of the artifact server or "".
+    """
+
+    root: Path
+    below: str
+    systems: Mapping[str, System]
+    builds: Mapping[str, BuildContext]
+    build_command: Sequence[str]
+    server: str
+
+
+def prepare(plan: DeployPlan, supplies: Supplies) -> tuple[Prepared, ...]:
+    """Find extensions and artifacts. Raises MorphError: all that is missing, at once.
+
+    The keys of the systems must be claimed before.
+    """
+    preparing = _Preparing(supplies)
+    prepared = tuple(preparing.prepare(deployment) for deployment in plan.deployments)
+    raise_all(preparing.errors.values())
+    return tuple(each for each in prepared if each is not None)
+
+
+def needed_keys(plan: DeployPlan, supplies: Supplies) -> set[str]:
+    """The cache keys of all that a plan may read."""
+    keys: set[str] = set()
+    for path in plan.systems:
+        keys.update(source.key for source in supplies.builds[path].graph.sources)
+    return keys
+
+
+@dataclass(slots=True)
+class _Preparing:
+    supplies: Supplies
+    count: int = 0
+    errors: dict[str, MorphError] = field(default_factory=dict)  # each told once
+
+    def prepare(self, deployment: Deployment) -> Prepared | None:
+        """None if something is missing, which is noted."""
+        before = len(self.errors)
+        self.count += 1
+        number = self.count
+        system = self.supplies.systems[deployment.system]
+        build = self.supplies.builds[deployment.system]
+        check = self._find(deployment, deployment.type, ExtensionKind.CHECK)
+        write = self._find(deployment, deployment.type, ExtensionKind.WRITE)
+        names = () if deployment.partial else system.configuration_extensions
+        found = [self._find(deployment, name, ExtensionKind.CONFIGURE) for name in names]
+        configure = tuple(extension for extension in found if extension is not None)
+        content = self._select(deployment, build) if deployment.partial else None
+        self._check_built(deployment, build, content)
+        subsystems = [self.prepare(subsystem) for subsystem in deployment.subsystems]
+        if write is None or len(self.errors) > before:
+            return None
+        return Prepared(
+            number=number,
+            deployment=deployment,
+            build=build,
+            check=check,
+            configure=configure,
+            write=write,
+            secret=self._secret([write, *configure]),
+            content=content,
+            subsystems=tuple(each for each in subsystems if each is not None),
+        )
+
+    def _find(self, deployment: Deployment, name: str, kind: ExtensionKind) -> Extension | None:
+        try:
+            if kind is ExtensionKind.CHECK:
+                extension = find_extension(self.supplies.root, name, kind)
+                if extension is None:
+                    return None
+            else:
+                extension = require_extension(self.supplies.root, name, kind)
+            check_interpreter(extension, deployment.environment)
+        except MorphError as error:
+            self._note(error)
+            return None
+        return extension
+
+    def _secret(self, extensions: Iterable[Extension]) -> frozenset[str]:
+        names: set[str] = set()
+        for extension in extensions:
+            try:
+                names |= secret_parameters(self.supplies.root, extension.full_name)
+            except MorphError as error:
+                self._note(error)
+        return frozenset(names)
+
+    def _select(self, deployment: Deployment, build: BuildContext) -> PartialContent | None:
+        try:
+            return select_components(build.graph, deployment.components, self.supplies.below)
+        except MorphError as error:
+            self._note(error)
+            return None
+
+    def _check_built(
+        self, deployment: Deployment, build: BuildContext, content: PartialContent | None
+    ) -> None:
+        graph, store = build.graph, build.store
+        wanted: dict[str, tuple[Source, list[str]]] = {}
+        if content is not None:
+            for ref in content.chunks:
+                source = graph.source(ref)
+                wanted.setdefault(source.id, (source, []))[1].append(source.filename(ref.name))
+        elif not deployment.partial:
+            system = graph.system
+            wanted[system.id] = (system, [system.filename(system.artifacts[0])])
+        present = store.check_many({source.key: names for source, names in wanted.values()})
+        for source, names in wanted.values():
+            if source.key not in present:
+                self._note(self._not_built(deployment, source, names[0]))
+
+    def _not_built(self, deployment: Deployment, source: Source, name: str) -> MorphError:
+        server = self.supplies.server
+        where = f" (nor on the cache server {server})" if server else ""
+        command = shlex.join([*self.supplies.build_command, deployment.system])
+        return MorphError(
+            f"Deployment failed as {name} is not present in the artifact cache{where}. "
+            f"Please ensure that {source.name} is built before deployment.",
+            reason=Reason.NOT_FOUND,
+            hint=f"To build it: {command}",
+        )
+
+    def _note(self, error: MorphError) -> None:
+        self.errors.setdefault(str(error), error)

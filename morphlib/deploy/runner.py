@@ -1,0 +1,246 @@
+"""Running an extension: where, with what, and what becomes of what it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from morphlib.build import syscalls
+from morphlib.deploy.extensions import Extension, ExtensionKind, command_of
+from morphlib.deploy.streams import Tail, drain
+from morphlib.errors import MorphError, Reason
+from morphlib.process import DEVNULL, PIPE, ProcessError, spawn, wait_until
+
+if TYPE_CHECKING:
+    from subprocess import Popen  # noqa: TID251  (the type of what `spawn` gives)
+
+Stream = Literal["stdout", "stderr", "log"]
+#: extension (with its kind), stream, line
+Tell = Callable[[str, Stream, str], None]
+
+#: Seconds that an extension gets to clear up when Morph is interrupted.
+PATIENCE = 60.0
+_MOST_REMEMBERED = 1 << 18  # characters of standard error
+#: What extensions make in trees does not depend on what the caller's shell has set.
+_TREE_UMASK = 0o022
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is the same for all extensions of a run.
+
+    `directory` is what they are run in, the root of the definitions. `scratch` is a directory for
+    copies of extensions. `log` is a descriptor to use for what they log: of one digit, since shells
+    take no others. `tell` takes each line that they write. Where several deployments run side by
+    side, `turn` is the file whose lock goes with standard input.
+    """
+
+    directory: Path
+    scratch: Path
+    log: int
+    tell: Tell
+    turn: Path | None = None
+
+
+def run_extension(
+    around: Surroundings,
+    extension: Extension,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> None:
+    """Run an extension to its end, in a mount namespace of its own.
+
+    Must be called by a process with a single thread that may make mount namespaces. Raises
+    MorphError (DEPLOY) if the extension can't be started or fails. When the caller is interrupted
+    the extension is told to end, and gets `PATIENCE` seconds to do so.
+    """
+    errors = Tail(_MOST_REMEMBERED)
+
+    def tell_error(line: str) -> None:
+        errors.add(line)
+        around.tell(extension.full_name, "stderr", line)
+
+    with contextlib.ExitStack() as stack:
+        program = stack.enter_context(_runnable(extension, around.scratch))
+        stdin = stack.enter_context(_standard_input(extension, around.turn))
+        reading = stack.enter_context(_log_pipe(around.log))
+        try:
+            process = _start(around, extension, program, arguments, environment, stdin)
+        finally:
+            _occupy(around.log)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stack.callback(process.stdout.close)
+        stack.callback(process.stderr.close)
+        takers = {
+            process.stdout.fileno(): lambda line: around.tell(extension.full_name, "stdout", line),
+            process.stderr.fileno(): tell_error,
+            reading: lambda line: around.tell(extension.full_name, "log", line),
+        }
+        try:
+            drain(takers)
+            status = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    if status != 0:
+        raise MorphError(
+            f"{extension.full_name} failed with code {status}: {errors}".rstrip(),
+            reason=Reason.DEPLOY,
+        )
+    around.tell(extension.full_name, "log", "succeeded")
+
+
+def _start(
+    around: Surroundings,
+    extension: Extension,
+    program: Path,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: int | None,
+) -> Popen[bytes]:
+    parent = os.getpid()
+
+    def prepare() -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        if extension.kind is ExtensionKind.CONFIGURE:
+            os.umask(_TREE_UMASK)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    try:
+        return spawn(
+            command_of(extension, program, arguments),
+            env={**environment, "MORPH_LOG_FD": str(around.log)},
+            cwd=around.directory,
+            stdin=stdin,
+            stdout=PIPE,
+            stderr=PIPE,
+            pass_fds=(around.log,),
+            prepare=prepare,
+        )
+    except ProcessError as error:
+        raise MorphError(
+            f"{extension.full_name} can't be started: "
+            f"{error.output.decode('utf-8', 'backslashreplace')}",
+            reason=Reason.DEPLOY,
+            hint=f"The file is {extension.path}.",
+        ) from error
+
+
+@contextlib.contextmanager
+def reserved_descriptor() -> Iterator[int]:
+    """A descriptor that leads nowhere, reserved while there are few: its number is a small one."""
+    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _occupy(fd: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
+
+
+@contextlib.contextmanager
+def _log_pipe(fd: int) -> Iterator[int]:
+    """A pipe whose writing end is `fd`. Gives the reading end."""
+    reading, writing = os.pipe()
+    os.dup2(writing, fd, inheritable=False)
+    os.close(writing)
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+
+
+@contextlib.contextmanager
+def _runnable(extension: Extension, scratch: Path) -> Iterator[Path]:
+    """What is run: a built-in extension itself, and of one of the definitions a copy, for it need
+    not be executable there."""
+    if extension.built_in:
+        yield extension.path
+        return
+    fd, name = tempfile.mkstemp(dir=scratch)
+    try:
+        with os.fdopen(fd, "wb") as copy, extension.path.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+            os.fchmod(fd, 0o700)
+        yield Path(name)
+    except OSError as error:
+        raise MorphError(
+            f"can't copy extension {extension.path}: {error.strerror or error}",
+            reason=Reason.DEPLOY,
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+
+
+@contextlib.contextmanager
+def _standard_input(extension: Extension, turn: Path | None) -> Iterator[int | None]:
+    """Standard input is for one at a time: extensions of the definitions may ask questions there.
+
+    Those that come with Morph ask none, so they need not wait for it.
+    """
+    if turn is None:
+        yield None
+        return
+    if extension.built_in or not has_standard_input():
+        yield DEVNULL
+        return
+    with turn.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield None
+
+
+def has_standard_input() -> bool:
+    """Is there anything that could be read?"""
+    try:
+        mine, nothing = os.fstat(0), os.stat(os.devnull)  # noqa: PTH116 - a device
+    except OSError:
+        return False
+    return (mine.st_rdev, mine.st_mode) != (nothing.st_rdev, nothing.st_mode)
+
+
+def _end(process: Popen[bytes]) -> None:
+    """End an extension, and then what is left of what it started: what becomes ours."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    if not wait_until(lambda: process.poll() is not None, PATIENCE):
+        process.kill()
+        process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if wait_until(functools.partial(_are_gone, number), 1):
+            return
+
+
+def _are_gone(number: signal.Signals) -> bool:
+    """Take leave of children that ended, and send a signal to the others. True if there is none."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    try:
+        pids = Path("/proc/self/task", str(os.getpid()), "children").read_text().split()
+    except OSError:
+        return True
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), number)
+    return not pids

@@ -19,6 +19,8 @@ from morphlib.process import run
 GRUB_MKIMAGE = Program("grub-mkimage", "grub-common")
 MFORMAT, MMD = Program("mformat", "mtools"), Program("mmd", "mtools")
 MCOPY = Program("mcopy", "mtools")
+#: What making a partition needs for any kind of machine.
+PROGRAMS = (GRUB_MKIMAGE, MFORMAT, MMD, MCOPY)
 
 _SECTOR = 512
 _GRUB = Path("/usr/lib/grub")
@@ -40,9 +42,8 @@ class Firmware:
 
     @property
     def programs(self) -> Sequence[Program | Data]:
-        """What making a partition for it needs."""
-        modules = Data(_GRUB / self.platform / "moddep.lst", self.package)
-        return (GRUB_MKIMAGE, MFORMAT, MMD, MCOPY, modules)
+        """All that making a partition for it needs."""
+        return (*PROGRAMS, Data(_GRUB / self.platform / "moddep.lst", self.package))
 
 
 #: Morph's name of an architecture -> its firmware.

@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 import platform
 import re
-import struct
 from collections.abc import Callable
 from typing import TypeVar
 
+from morphlib.writeexts.machine import architecture_of, is_x86
 from morphlib.writeexts.parameters import parameter_error, parse_boolean, parse_size
 from morphlib.writeexts.tree import Tree
 
 T = TypeVar("T")
-
-# Programs that tell what machine a system is for, whatever else it has.
-_PROGRAMS = ("sbin/init", "bin/sh", "usr/bin/sh", "bin/busybox", "usr/bin/env", "init")
-_X86_ELF = {3, 62}
 
 
 def get_disk_size() -> int:
@@ -84,24 +80,9 @@ def bootloader_config_is_wanted(tree: str | None = None) -> bool:
     """
     if os.environ.get("BOOTLOADER_CONFIG_FORMAT"):
         return True
-    machine = None if tree is None else _elf_machine(Tree.at(tree))
-    if machine is not None:
-        return machine in _X86_ELF
+    if tree is not None:
+        return is_x86(architecture_of(Tree.at(tree)))
     return re.fullmatch(r"x86_64|i.86", platform.machine()) is not None
-
-
-def _elf_machine(tree: Tree) -> int | None:
-    """The number that ELF has for the machine of a system's programs."""
-    program = tree.first_file(_PROGRAMS)
-    if program is None:
-        return None
-    with tree.resolve(program).open("rb") as file:
-        header = file.read(20)
-    if len(header) < 20 or not header.startswith(b"\x7fELF"):
-        return None
-    order = "<" if header[5] == 1 else ">"
-    machine: int = struct.unpack(f"{order}H", header[18:20])[0]
-    return machine
 
 
 def _size(variable: str, default: str) -> int:

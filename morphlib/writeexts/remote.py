@@ -59,6 +59,10 @@ class Remote:
     def succeeds(self, *argv: str) -> bool:
         return self.run(*argv, check=False).status == 0
 
+    def run_anyway(self, *argv: str) -> None:
+        """Run a program that may well take the connection down with it."""
+        run_remote(self.host, argv, check=False)
+
     def exists(self, path: str) -> bool:
         """Whether something is at an absolute path there, be it a link that leads nowhere."""
         return self.succeeds("sh", "-c", '[ -e "$1" ] || [ -L "$1" ]', "sh", path)
@@ -68,6 +72,12 @@ class Remote:
 
     def has_program(self, name: str) -> bool:
         return self.succeeds("sh", "-c", 'command -v -- "$1" >/dev/null', "sh", name)
+
+    def missing_programs(self, *names: str) -> list[str]:
+        """Which of some programs are not there."""
+        script = 'for each; do command -v -- "$each" >/dev/null || echo "$each"; done'
+        done = self.script(script, *names, what="looking for programs")
+        return done.stdout.decode("utf-8", "replace").split()
 
     def check_reachable(self) -> None:
         """Raises MorphError unless one can log in and have programs run."""

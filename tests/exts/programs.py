@@ -15,13 +15,20 @@ NOBODY = 65534
 
 
 def run_extension(
-    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    name: str,
+    *args: Path | str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `NAME.KIND` with an environment of nothing but PATH and `env`."""
+    """Run `NAME.KIND` with an environment of nothing but PATH and `env`; root may say as whom."""
     return subprocess.run(
         [sys.executable, EXTS / name, *args],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(env or {})},
         cwd=cwd,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else (),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -31,19 +38,27 @@ def run_extension(
 
 
 def succeed(
-    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    name: str,
+    *args: Path | str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
 ) -> str:
     """Run an extension that must succeed. Returns its standard output."""
-    done = run_extension(name, *args, env=env, cwd=cwd)
+    done = run_extension(name, *args, env=env, cwd=cwd, user=user)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def fail(
-    name: str, *args: Path | str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    name: str,
+    *args: Path | str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    user: int | None = None,
 ) -> str:
     """Run an extension that must fail as expected. Returns its standard error."""
-    done = run_extension(name, *args, env=env, cwd=cwd)
+    done = run_extension(name, *args, env=env, cwd=cwd, user=user)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stderr.startswith("ERROR: "), done.stderr
     assert "Traceback" not in done.stderr

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import msgspec
 
+from morphlib.build.heldsandbox import Argument
 from morphlib.build.removal import remove_tree
-from morphlib.build.sandbox import Argument, Sandbox
+from morphlib.build.sandbox import Sandbox
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.locks import acquire_directory, make_locked_directory

@@ -1,9 +1,9 @@
 """Sandboxes: where the commands of builds run.
 
 A sandbox is a value. Opening it mounts its root with everything that belongs into it, in the mount
-namespace of the builder; each command then runs below bubblewrap in namespaces of its own, so
-that it sees no process of others, and nothing of it is left when it is over. The network is that
-of the builder: none. Nothing can be written but what is mounted to be written to.
+namespace of the builder; commands then run in namespaces that bubblewrap makes of that, so that
+they see no process of others, and nothing of a command is left when it is over. The network is
+that of the builder: none. Nothing can be written but what is mounted to be written to.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from morphlib import process
 from morphlib.build import syscalls
+from morphlib.build.heldsandbox import SIGNALS, Argument, HeldSandbox
 from morphlib.build.sandboxroot import Mount, RootKind, mount_root, unmount_root
 from morphlib.build.terminal import terminal_filter
 from morphlib.errors import MorphError, Reason
@@ -42,16 +43,7 @@ CAPABILITIES = (
 #: which root runs is the machine's own: one could set what the kernel runs when a program crashes.
 _MACHINE_WIDE = ("acpi", "asound", "bus", "driver", "fs", "irq", "mtrr", "scsi", "sys")
 
-#: Python ignores some signals and builders more; commands get them all as the kernel has them.
-_SIGNALS = [signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
-_SIGNALS.append(signal.SIGXFSZ)
-
 _PIECE = 65536  # bytes of output to take at once: what a pipe holds
-
-Argument = str | bytes
-
-#: The exit status that shells give for it.
-NO_SUCH_PROGRAM = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +65,9 @@ class Sandbox:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a command ended. `status` is its exit status, 128 + N if signal N killed it, 127 if the
-    sandbox has no such program. The time
-    (seconds) and the peak memory (bytes, of the largest process) are of all that it started."""
+    sandbox has no such program. The time (seconds) and the peak memory (bytes, of the largest
+    process, but no less than that of what starts commands) are of all that it waited for: what
+    lost its parent is not counted."""
 
     status: int
     cpu_seconds: float
@@ -101,70 +94,99 @@ def open_sandbox(sandbox: Sandbox) -> Iterator[OpenSandbox]:
             reason=Reason.SANDBOX,
             hint="See what morph doctor says.",
         ) from error
+    opened = OpenSandbox(sandbox)
     try:
-        yield OpenSandbox(sandbox)
+        yield opened
     finally:
+        opened.close()
         unmount_root(sandbox.root)
 
 
 class OpenSandbox:
-    """A sandbox in which commands can run, one after another."""
+    """A sandbox in which commands can run, one after another.
+
+    They share its process namespace, but nothing of one is left when the next begins.
+    """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
+        self._held: HeldSandbox | None = None
         # IPC objects that one chunk leaves are not for the next one to find.
         syscalls.unshare(syscalls.CLONE_NEWIPC)
 
     def run(
         self,
         argv: Sequence[Argument],
-        log_fd: int | None,
+        log_fd: int,
         *,
         environment: Mapping[str, Argument] | None = None,
     ) -> Outcome:
         """Run a command to its end; nothing that it started is left then.
 
-        Standard input is empty, standard output and error go to `log_fd`; where that is None, the
-        command has the caller's own streams and terminal, and the caller no other child.
-        `environment` takes the place of the sandbox's own. Raises MorphError if there is no sandbox
-        to be had; whatever interrupts the caller kills the command.
+        Standard input is empty, standard output and error go to `log_fd`. `environment` takes the
+        place of the sandbox's own. Raises MorphError if there is no sandbox to be had; whatever
+        interrupts the caller kills the command.
         """
         environment = self.sandbox.environment if environment is None else environment
-        with _pipe() as (reading, writing), _pipe() as (output, to_log):
+        if self._held is None:
+            command = self._arguments()
+            _tell_start([*command, "--", *argv])
+            self._held = HeldSandbox(command, self.sandbox.cwd, CAPABILITIES)
+        else:
+            _tell_start(argv)
+        try:
+            with _pipe() as (output, to_log):
+                self._held.start(argv, environment, to_log)
+                os.close(to_log)
+                _copy_output(output, log_fd)
+                ended = self._held.wait()
+        except BaseException:
+            self.close()
+            raise
+        return Outcome(ended.status, ended.cpu_seconds, ended.peak_memory_bytes)
+
+    def run_on_terminal(
+        self, argv: Sequence[Argument], *, environment: Mapping[str, Argument] | None = None
+    ) -> Outcome:
+        """Run a command with the caller's own streams and terminal; the caller may have no other
+        child. Otherwise like `run`."""
+        environment = self.sandbox.environment if environment is None else environment
+        with _pipe() as (reading, writing):
             os.set_inheritable(writing, True)
-            filtered = terminal_filter() if log_fd is None else None
-            command = self._command(argv, environment, writing, filtered)
-            if process.on_start is not None:
-                process.on_start(command, {})
+            filtered = terminal_filter()
+            command = [*self._arguments(), "--die-with-parent"]
+            command += ["--json-status-fd", str(writing)]
+            if filtered is not None:
+                command += ["--seccomp", str(filtered)]
+            for name, value in environment.items():
+                command += ["--setenv", name, value]
+            command += ["--", *argv]
+            _tell_start(command)
             try:
-                pid = _spawn(command, None if log_fd is None else to_log)
+                pid = _spawn(command)
             finally:
                 if filtered is not None:
                     os.close(filtered)
             os.close(writing)
-            os.close(to_log)
             try:
-                if log_fd is not None:
-                    _copy_output(output, log_fd)
-                status, cpu, peak = _wait(pid, own_session=log_fd is not None)
+                status, cpu, peak = _wait(pid)
             except BaseException:
-                _kill(pid, own_session=log_fd is not None)
+                _kill(pid)
                 raise
             # What was killed, for want of memory say, did run.
             if b'"exit-code"' not in os.read(reading, 4096) and status <= 128:
-                if log_fd is None or not _lacks_program(log_fd):
-                    raise _not_started(status)
-                status = NO_SUCH_PROGRAM
+                raise _not_started(status)
         return Outcome(status, cpu, peak)
 
-    def _command(
-        self,
-        argv: Sequence[Argument],
-        environment: Mapping[str, Argument],
-        status_fd: int,
-        filter_fd: int | None,
-    ) -> list[Argument]:
-        command: list[Argument] = [
+    def close(self) -> None:
+        """End everything in the sandbox."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.close()
+
+    def _arguments(self) -> list[Argument]:
+        """Bubblewrap with everything but descriptors and the command."""
+        return [
             find_bubblewrap(),
             "--dev-bind",
             os.fspath(self.sandbox.root),
@@ -173,18 +195,15 @@ class OpenSandbox:
             "/proc",
             *_protect_machine(),
             "--unshare-pid",
-            "--die-with-parent",
-            "--json-status-fd",
-            str(status_fd),
             "--chdir",
             self.sandbox.cwd,
             *_CAPABILITY_ARGUMENTS,
         ]
-        if filter_fd is not None:
-            command += ["--seccomp", str(filter_fd)]
-        for name, value in environment.items():
-            command += ["--setenv", name, value]
-        return [*command, "--", *argv]
+
+
+def _tell_start(command: Sequence[Argument]) -> None:
+    if process.on_start is not None:
+        process.on_start(list(command), {})
 
 
 _CAPABILITY_ARGUMENTS = (
@@ -237,28 +256,15 @@ def _copy_output(reading: int, log_fd: int) -> None:
             left = left[os.write(log_fd, left) :]
 
 
-def _spawn(command: list[Argument], log_fd: int | None) -> int:
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    streams = [] if log_fd is None else [(nothing, 0), (log_fd, 1), (log_fd, 2)]
+def _spawn(command: list[Argument]) -> int:
     try:
-        # A session of its own, unless it is to have our terminal: there is none to type into.
-        return os.posix_spawn(
-            command[0],
-            command,
-            {},
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, stream) for fd, stream in streams],
-            setsid=log_fd is not None,
-            setsigmask=[],
-            setsigdef=_SIGNALS,
-        )
+        return os.posix_spawn(command[0], command, {}, setsigmask=[], setsigdef=SIGNALS)
     except OSError as error:
         raise MorphError(f"Can't start bubblewrap: {error}", reason=Reason.SANDBOX) from error
-    finally:
-        os.close(nothing)
 
 
-def _wait(pid: int, *, own_session: bool) -> tuple[int, float, int]:
-    """Wait for a process and all of its group (all children, if it has none) that become ours.
+def _wait(pid: int) -> tuple[int, float, int]:
+    """Wait for a process and all other children that become ours.
 
     Bubblewrap ends with the command, but the first process of the command's namespace, which knows
     what time and memory was used, a moment later: as an orphan it becomes a child of the builder.
@@ -266,7 +272,7 @@ def _wait(pid: int, *, own_session: bool) -> tuple[int, float, int]:
     status, cpu, peak = 0, 0.0, 0
     while True:
         try:
-            ended, wait_status, usage = os.wait4(-pid if own_session else -1, 0)
+            ended, wait_status, usage = os.wait4(-1, 0)
         except ChildProcessError:
             return status, cpu, peak * 1024
         cpu += usage.ru_utime + usage.ru_stime
@@ -278,30 +284,16 @@ def _wait(pid: int, *, own_session: bool) -> tuple[int, float, int]:
             status = code if code >= 0 else 128 - code
 
 
-def _kill(pid: int, *, own_session: bool) -> None:
+def _kill(pid: int) -> None:
     """Kill bubblewrap, and with it everything in the sandbox, and wait until that is so."""
     with contextlib.suppress(ProcessLookupError):
-        (os.killpg if own_session else os.kill)(pid, signal.SIGKILL)
-    _wait(pid, own_session=own_session)
-
-
-def _lacks_program(log_fd: int) -> bool:
-    """Did bubblewrap fail only because there is no such program in the sandbox?
-
-    What it told of the command itself would be an exit code, so it is not the command that says so.
-    """
-    try:
-        with open(f"/proc/self/fd/{log_fd}", "rb") as log:  # noqa: PTH123 (no file's name)
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
-            lines = log.read().splitlines()
-    except OSError:
-        return False
-    return bool(lines) and lines[-1].startswith(b"bwrap: execvp ")
+        os.kill(pid, signal.SIGKILL)
+    _wait(pid)
 
 
 def _not_started(status: int) -> MorphError:
     return MorphError(
         f"bubblewrap could not make a sandbox (exit status {status})",
         reason=Reason.SANDBOX,
-        hint="The build log's last line says why; see also what morph doctor says.",
+        hint="See what morph doctor says.",
     )

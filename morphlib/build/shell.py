@@ -206,7 +206,7 @@ def _run(
         )
     environment = {**sandbox.environment, **(more_environment or {})}
     with _keeping_terminal():
-        return opened.run(argv, None, environment=environment).status
+        return opened.run_on_terminal(argv, environment=environment).status
 
 
 def _has_program(sandbox: Sandbox, name: str) -> bool:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
+from collections.abc import Sequence
+from functools import cache
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 MS_RDONLY = 0x1
@@ -26,7 +30,12 @@ MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -38,6 +47,7 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 
+_CAPABILITY_VERSION_3 = 0x20080522
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
@@ -91,8 +101,35 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(flags))
 
 
-def prctl(option: int, value: int) -> None:
-    _checked(_libc.prctl(option, ctypes.c_ulong(value), _long(0), _long(0), _long(0)))
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace that a descriptor stands for; `kind` is its CLONE_NEW* flag."""
+    _checked(_libc.setns(fd, kind))
+
+
+def prctl(option: int, value: int, more: int = 0) -> None:
+    _checked(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), _long(0), _long(0)))
+
+
+def limit_capabilities(numbers: Sequence[int]) -> None:
+    """Keep only these capabilities, for good, and hand them on to programs that are started."""
+    kept = set(numbers)
+    for number in range(last_capability() + 1):
+        if number not in kept:
+            prctl(PR_CAPBSET_DROP, number)
+    mask = sum(1 << number for number in kept)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    halves = (mask & 0xFFFFFFFF, mask >> 32)
+    data = b"".join(struct.pack("=III", half, half, half) for half in halves)
+    _checked(_libc.capset(header, data))
+    for number in sorted(kept):
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+@cache
+def last_capability() -> int:
+    with open("/proc/sys/kernel/cap_last_cap") as file:  # noqa: PTH123
+        return int(file.read())
 
 
 def sethostname(name: bytes) -> None:

@@ -10,13 +10,15 @@ import signal
 import termios
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from morphlib.build.heldsandbox import CAPABILITY_NUMBERS
 from morphlib.build.namespace import HOSTNAME, enter_build_namespace
 from morphlib.build.sandbox import (
+    CAPABILITIES,
     Outcome,
     Sandbox,
     open_sandbox,
@@ -273,22 +275,130 @@ def test_output_stays_whatever_opens_the_streams_anew(place: Path, user: int, st
 
 def test_a_sandbox_that_is_killed_is_no_broken_one(place: Path, user: int) -> None:
     def prepare() -> None:
-        builder = os.getpid()
         if os.fork():
             return
-        children = Path(f"/proc/{builder}/task/{builder}/children")
-        while True:
+        while not (place / "build/began").exists():
             time.sleep(0.01)
-            for child in map(int, children.read_text().split()):
-                if (
-                    b"bwrap" in Path(f"/proc/{child}/cmdline").read_bytes()
-                    and (place / "build/began").exists()
-                ):
-                    os.kill(child, signal.SIGKILL)
-                    os._exit(0)
+        bubblewraps = _processes_with(os.fsencode(place / "area/root"))
+        for first in (each for pid in bubblewraps for each in _children(int(pid))):
+            os.kill(first, signal.SIGKILL)
+        os._exit(0)
 
     outcome, _ = _run(place, user, "touch /x.build/began; sleep 100", prepare=prepare)
     assert outcome.status == 128 + signal.SIGKILL
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []  # it is gone
+    return [int(each) for each in text.split()]
+
+
+def _run_several(place: Path, user: int, scripts: Sequence[str]) -> tuple[list[Outcome], bytes]:
+    """Run scripts one after the other in one sandbox."""
+
+    def work() -> tuple[list[Outcome], bytes]:
+        tools = tools_layer(place / "layers")
+        area = place / "area"
+        area.mkdir()
+        log = place / "log"
+        with stage([tools], MOUNT_POINTS, area) as staged, log.open("wb") as file:
+            sandbox = Sandbox(
+                staged.root, mounts=_mounts(place), environment={"PATH": "/bin"}, cwd="/x.build"
+            )
+            with open_sandbox(sandbox) as opened:
+                outcomes = [opened.run(["sh", "-c", each], file.fileno()) for each in scripts]
+        return outcomes, log.read_bytes()
+
+    return in_namespace(work, user=user)
+
+
+def test_nothing_of_a_command_is_left_when_the_next_begins(place: Path, user: int) -> None:
+    stubborn = "trap '' TERM HUP INT; (trap '' TERM HUP; while :; do sleep 1; done) & echo began"
+    look = "for each in /proc/[0-9]*; do cat $each/stat 2>/dev/null; done"
+    outcomes, log = _run_several(place, user, [stubborn, look, "exit 3"])
+    assert [outcome.status for outcome in outcomes] == [0, 0, 3]
+    states = {line.split(b") ")[0]: line.split(b") ")[1][:1] for line in log.splitlines()[1:]}
+    # The first process of the namespace, and the shell that looks.
+    assert sorted(name.split(b"(")[1] for name in states) == [b"bwrap", b"sh"]
+
+
+def test_a_command_can_kill_all_it_sees(place: Path, user: int) -> None:
+    outcomes, log = _run_several(place, user, ["sleep 60 & kill -9 -1; echo survived", "echo next"])
+    assert [outcome.status for outcome in outcomes] == [0, 0]
+    assert log == b"survived\nnext\n"
+
+
+def test_what_starts_commands_is_not_to_be_seen(place: Path, user: int) -> None:
+    _, log = _run_several(place, user, ["true", "cat /proc/[0-9]*/cmdline; ls -l /proc/self/fd"])
+    assert b"python" not in log
+    descriptors = {line.split(b" -> ")[0].split()[-1] for line in log.splitlines() if b"->" in line}
+    assert descriptors == {b"0", b"1", b"2", b"3"}, log  # 3 is the directory that ls reads
+
+
+def test_capabilities_are_no_more_than_those_meant(place: Path, user: int) -> None:
+    _, log = _run_several(place, user, ["cat /proc/self/status"])
+    status = dict(line.split(b":", 1) for line in log.splitlines() if b":" in line)
+    meant = sum(1 << CAPABILITY_NUMBERS[name] for name in CAPABILITIES)
+    for name in (b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb"):
+        assert int(status[name], 16) == meant, name
+    assert int(status[b"NoNewPrivs"]) == 1
+
+
+def test_programs_are_found_by_the_path_of_the_command(place: Path, user: int) -> None:
+    def work() -> list[int]:
+        for name, mode in (("a/x", 0o644), ("b/x", 0o755)):
+            path = place / "build" / name
+            path.parent.mkdir(parents=True)
+            path.write_text("echo script without a head\n")
+            path.chmod(mode)
+        tools = tools_layer(place / "layers")
+        (place / "area").mkdir()
+        with (
+            stage([tools], MOUNT_POINTS, place / "area") as staged,
+            (place / "log").open("wb") as file,
+            open_sandbox(Sandbox(staged.root, mounts=_mounts(place), cwd="/x.build")) as opened,
+        ):
+            found = {"PATH": "/nowhere:a:/x.build/b"}
+            return [opened.run([name], file.fileno(), environment=found).status for name in "xy"]
+
+    assert in_namespace(work, user=user) == [0, 127], (place / "log").read_bytes()
+    log = (place / "log").read_bytes()
+    assert log == (b"script without a head\nmorph: can't start y: No such file or directory\n")
+
+
+def test_a_dead_builder_leaves_nothing(place: Path, user: int) -> None:
+    def build() -> None:
+        _run(place, user, "touch /x.build/began; sleep 97.31")
+
+    builder = os.fork()
+    if builder == 0:
+        try:
+            build()
+        finally:
+            os._exit(0)
+    while not (place / "build/began").exists():
+        time.sleep(0.01)
+    (child,) = _children(builder)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(builder, 0)
+    deadline = time.monotonic() + 10
+    while (left := _processes_with(b"97.31")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left
+
+
+def _processes_with(text: bytes) -> list[str]:
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if text in (directory / "cmdline").read_bytes():
+                found.append(directory.name)
+        except OSError:
+            continue
+    return found
 
 
 def test_owners_can_be_given(place: Path, user: int) -> None:
@@ -412,6 +522,6 @@ def test_nothing_types_on_a_terminal_that_is_shared(
         (place / "root").mkdir()
         script = f"ioctl(STDIN, {request_number}, $b = 'x' x 100) || exit $!; exit 0"
         with open_sandbox(Sandbox(place / "root", RootKind.HOST)) as opened:
-            return opened.run([str(_PERL), "-e", script], None).status
+            return opened.run_on_terminal([str(_PERL), "-e", script]).status
 
     assert in_child(work, user=user) == expected

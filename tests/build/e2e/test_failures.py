@@ -92,6 +92,6 @@ def test_a_chunk_without_a_shell(trove: Trove) -> None:
     trove.chunk("other", install=["mkdir -p $DESTDIR/usr"])
     ran = trove.fail("--on-error=continue")
     assert "build failed (exit_code=127)" in ran.err
-    assert "bwrap: execvp sh: No such file or directory" in ran.out
+    assert "morph: can't start sh: No such file or directory" in ran.out
     assert list(trove.artifacts.glob("*.chunk.other-*"))
     assert not list(trove.artifacts.glob("*.chunk.lonely-*"))

@@ -385,8 +385,12 @@ def digests(artifacts: Path) -> dict[str, str]:
 
 
 def relatives(trove: Trove) -> dict[int, str]:
-    """Processes that are still running and belong to a trove: pid -> command line."""
+    """Processes that are still running and belong to a trove: pid -> command line.
+
+    What builds start belongs to it by descent: it has neither our environment nor our paths.
+    """
     found: dict[int, str] = {}
+    others: dict[int, tuple[int, str]] = {}
     marks = (os.fsencode(trove.root) + b"/", trove.forever.encode())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -395,14 +399,19 @@ def relatives(trove: Trove) -> dict[int, str]:
             environment = (entry / "environ").read_bytes()
             command = (entry / "cmdline").read_bytes()
             place = os.fsencode((entry / "cwd").readlink()) + b"/"
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if state == "Z":
             continue
         mine = f"{MARKER}={trove.root}".encode() in environment.split(b"\0")
+        text = command.replace(b"\0", b" ").decode("utf-8", "replace")
         if mine or any(mark in command or mark in place for mark in marks):
-            found[int(entry.name)] = command.replace(b"\0", b" ").decode("utf-8", "replace")
+            found[int(entry.name)] = text
+        else:
+            others[int(entry.name)] = (int(parent), text)
+    while descendants := [pid for pid, (parent, _) in others.items() if parent in found]:
+        found |= {pid: others.pop(pid)[1] for pid in descendants}
     return found
 
 

@@ -56,18 +56,19 @@ def test_yaml_1_1(text: str, data: object) -> None:
         (b"a: !!timestamp x", "x"),
         (b"a: !!binary \xc3\xa9", "x:1:4"),
         (b"[" * 250 + b"]" * 250, "x:1:101"),
-        (b"[" * 200_000, "x:1:101"),
+        # libyaml has a limit of its own since 0.2.6, which it notices before we notice ours.
+        (b"[" * 200_000, "x:1:101 x:1:1001"),
         (b"- " * 100_000 + b"a", "x:1:201"),
         (b"".join(b" " * depth + b"a:\n" for depth in range(2000)), "x:101:101"),
         ("".join("\u2028" + " " * depth + "a:" for depth in range(2000)).encode(), "x:102:101"),
-        (("[" * 5000).encode("utf-16"), "x:1:101"),
+        (("[" * 5000).encode("utf-16"), "x:1:101 x:1:1001"),
     ],
 )
 def test_bad_text_is_a_syntax_error_with_its_place(text: bytes, place: str) -> None:
     started = time.monotonic()
     error = failure(lambda: parse(text, "x"))
     assert "Syntax error in morphology x" in error.message
-    assert str(error.location) == place
+    assert str(error.location) in place.split()
     assert time.monotonic() - started < 5
 
 

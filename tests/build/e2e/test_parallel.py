@@ -176,13 +176,13 @@ def test_a_source_that_is_gone_fails_its_chunk_alone(trove: Trove) -> None:
 
 def test_longest_way_goes_first(trove: Trove) -> None:
     """What earlier builds took decides which of two ready chunks is built first."""
-    trove.chunk("short", build=["sleep 0.1"])
-    trove.chunk("long", build=["sleep 0.8"])
+    trove.chunk("first", build=["sleep 0.5"])  # meanwhile the sources of the two are fetched
+    trove.chunk("short", needs=["first"], build=["sleep 0.1"])
+    trove.chunk("long", needs=["first"], build=["sleep 0.8"])
     trove.build("--builders=1")
-    trove.chunk("short", build=["sleep 0.1", "true"])
-    trove.chunk("long", build=["sleep 0.8", "true"])
+    trove.chunk("first", build=["sleep 0.5", "true"])
     ran = trove.build("--builders=1")
-    assert ran.built[:2] == ["long", "short"]
+    assert ran.built[:3] == ["first", "long", "short"]
     assert "about 00:00:0" in ran.out
 
 

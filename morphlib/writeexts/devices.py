@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ class Device:
     gid: int
     major: int
     minor: int
+
+    @property
+    def is_block(self) -> bool:
+        return stat.S_ISBLK(self.mode)
 
     @property
     def number(self) -> int:

@@ -9,10 +9,7 @@ from typing import Any
 _YES = frozenset({"1", "true", "yes"})
 
 #: What Morph tells extensions itself; a caller's variables of these names don't reach them.
-OWN_PREFIX = "MORPH_"
-_OWN = frozenset(
-    ("MORPH_DEVICE_TABLE", "MORPH_LAYERS", "MORPH_LOG_FD", "MORPH_STREAMS", "MORPH_SYSTEM_KEY")
-)
+OWN = frozenset(("MORPH_DEVICE_TABLE", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY"))
 
 
 def sanitise_value(value: object) -> str:
@@ -56,7 +53,7 @@ def problems_of_names(names: Mapping[str, str]) -> Iterator[str]:
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Of the caller's environment, what extensions get."""
-    return {name: value for name, value in environment.items() if name not in _OWN}
+    return {name: value for name, value in environment.items() if name not in OWN}
 
 
 def with_python_path(environment: Mapping[str, str], directory: str) -> dict[str, str]:

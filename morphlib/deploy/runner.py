@@ -77,7 +77,7 @@ def run_extension(
         try:
             process = _start(around, extension, program, arguments, environment, stdin)
         finally:
-            _occupy(around.log)
+            occupy(around.log)
         assert process.stdout is not None
         assert process.stderr is not None
         stack.callback(process.stdout.close)
@@ -144,15 +144,28 @@ def _start(
 
 @contextlib.contextmanager
 def reserved_descriptor() -> Iterator[int]:
-    """A descriptor that leads nowhere, reserved while there are few: its number is a small one."""
+    """A descriptor for workers to use, reserved while there are few: shells take one digit only.
+
+    Where all such numbers are taken it is one that our caller left open. It goes on to lead where
+    it does in this process; workers have no use for that.
+    """
     fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield fd
+        yield fd if fd < 10 else next((low for low in range(3, 10) if _is_inherited(low)), fd)
     finally:
         os.close(fd)
 
 
-def _occupy(fd: int) -> None:
+def _is_inherited(fd: int) -> bool:
+    """What we opened ourselves is not inheritable."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def occupy(fd: int) -> None:
+    """Let a descriptor lead nowhere, wherever it led."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, fd, inheritable=False)
     os.close(nothing)

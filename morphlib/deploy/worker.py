@@ -25,7 +25,7 @@ from morphlib.deploy import model
 from morphlib.deploy.model import DeployContext, Done, FromWorker, Job, Ready, Told, Unusable
 from morphlib.deploy.namespace import enter_deploy_namespace
 from morphlib.deploy.pipeline import Pipeline
-from morphlib.deploy.runner import PATIENCE
+from morphlib.deploy.runner import PATIENCE, occupy
 from morphlib.errors import MorphError, MorphErrors, Reason
 
 
@@ -105,6 +105,7 @@ def _work(context: DeployContext, number: int, connection: Connection, parent: i
 
     if process.on_start is not None:
         process.on_start = tell_command
+    occupy(context.log)
     scratch = context.run / f"worker{number}"
     scratch.mkdir(mode=0o755)
     try:

@@ -79,10 +79,20 @@ def read_document(path: Path) -> Any:
 
 def secret_parameters(root: Path, name: str) -> frozenset[str]:
     """The parameters that the help of the extension NAME.KIND calls secret: a list `secret`."""
+    names = _entry(root, name, "secret")
+    return frozenset(str(name) for name in names) if isinstance(names, list) else frozenset()
+
+
+def wants_layers(root: Path, name: str) -> bool:
+    """Whether the help of the extension NAME.KIND says `layers: true`: that it makes use of a
+    system's layers."""
+    return _entry(root, name, "layers") is True
+
+
+def _entry(root: Path, name: str, key: str) -> Any:
     path = find_help(root, name)
     document = read_document(path) if path is not None else None
-    names = document.get("secret") if isinstance(document, dict) else None
-    return frozenset(str(name) for name in names) if isinstance(names, list) else frozenset()
+    return document.get(key) if isinstance(document, dict) else None
 
 
 def _read_help(path: Path) -> str:

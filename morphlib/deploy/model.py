@@ -22,7 +22,8 @@ class Prepared:
     """A deployment with all that was found for it before anything is done.
 
     `number` is unique in a run and names its directories. `content` is there for partial
-    deployments only. `secret` are names of parameters that extensions call secret.
+    deployments only. `secret` are names of parameters that extensions call secret. `wants_layers`
+    says that the write extension makes use of the system's layers.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Prepared:
     secret: frozenset[str]
     content: PartialContent | None
     subsystems: tuple[Prepared, ...] = ()
+    wants_layers: bool = False
 
     def walk(self) -> Iterator[Prepared]:
         yield self

@@ -17,6 +17,7 @@ from morphlib.deploy.metadata import deployment_metadata, write_metadata
 from morphlib.deploy.model import DeployContext, Prepared
 from morphlib.deploy.parameters import with_python_path
 from morphlib.deploy.runner import Stream, Surroundings, run_extension
+from morphlib.deploy.strata import layers_table, stratum_layers
 from morphlib.deploy.tree import SystemTree, device_table, system_tree
 from morphlib.errors import MorphError, Reason
 from morphlib.rooted import resolve_in
@@ -149,11 +150,18 @@ class Pipeline:
 
     def _hints(self, prepared: Prepared, tree: SystemTree) -> dict[str, str]:
         """What lets extensions do better than they could with the tree alone."""
-        if not tree.devices:
-            return {}
-        table = self.context.run / f"{prepared.number}.devices"
-        table.write_bytes(device_table(tree.devices))
-        return {"MORPH_DEVICE_TABLE": str(table)}
+        hints: dict[str, str] = {}
+        if tree.devices:
+            table = self.context.run / f"{prepared.number}.devices"
+            table.write_bytes(device_table(tree.devices))
+            hints["MORPH_DEVICE_TABLE"] = str(table)
+        if prepared.wants_layers and prepared.content is None:
+            strata = stratum_layers(prepared, self.tell)
+            if strata is not None:
+                table = self.context.run / f"{prepared.number}.layers"
+                table.write_bytes(layers_table(strata))
+                hints["MORPH_LAYERS"] = str(table)
+        return hints
 
     def _around(self, prepared: Prepared) -> Surroundings:
         deployment = prepared.deployment

@@ -16,7 +16,7 @@ from morphlib.deploy.extensions import (
     find_extension,
     require_extension,
 )
-from morphlib.deploy.help import secret_parameters
+from morphlib.deploy.help import secret_parameters, wants_layers
 from morphlib.deploy.model import Prepared
 from morphlib.deploy.partial import PartialContent, select_components
 from morphlib.deploy.plan import Deployment, DeployPlan
@@ -93,6 +93,7 @@ class _Preparing:
             secret=self._secret([write, *configure]),
             content=content,
             subsystems=tuple(each for each in subsystems if each is not None),
+            wants_layers=wants_layers(self.supplies.root, write.full_name),
         )
 
     def _find(self, deployment: Deployment, name: str, kind: ExtensionKind) -> Extension | None:

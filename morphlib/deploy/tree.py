@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,9 +119,9 @@ def make_devices(root: Path, devices: Sequence[Member]) -> tuple[Member, ...]:
     return tuple(left)
 
 
-def device_table(devices: Sequence[Member]) -> bytes:
-    """The JSON that MORPH_DEVICE_TABLE names: path -> what the empty file there stands for."""
-    table = {
+def describe_devices(devices: Iterable[Member]) -> dict[str, dict[str, int]]:
+    """Path -> what the empty file there stands for, as numbers."""
+    return {
         device.path: {
             "mode": device.mode,
             "uid": device.uid,
@@ -131,4 +131,8 @@ def device_table(devices: Sequence[Member]) -> bytes:
         }
         for device in devices
     }
-    return json.dumps(table, indent=2).encode()
+
+
+def device_table(devices: Sequence[Member]) -> bytes:
+    """The JSON that MORPH_DEVICE_TABLE names."""
+    return json.dumps(describe_devices(devices), indent=2).encode()

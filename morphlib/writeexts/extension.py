@@ -112,6 +112,8 @@ class WriteExtension(Extension):
     upgrades: ClassVar[Upgrades] = Upgrades.NEVER
     #: said when somebody upgrades what can't be upgraded, or the other way round
     wrong_mode: ClassVar[str] = ""
+    #: whether it makes use of the layers that the system was put together from
+    uses_layers: ClassVar[bool] = False
 
     def check(self, location: str, given: Parameters) -> None:
         """Refuse early what can't work: raise MorphError. Must change nothing."""

@@ -1,7 +1,8 @@
 """The help files of built-in extensions, made from what the extensions declare.
 
 `python -m morphlib.writeexts.helpfile` writes them all anew. A help file is YAML: `help` is the
-text that `morph help NAME.KIND` shows, `secret` names the parameters that must not be shown.
+text that `morph help NAME.KIND` shows, `secret` names the parameters that must not be shown, and
+`layers: true` asks for MORPH_LAYERS.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def help_file(extension: Extension) -> str:
     if secret:
         lines.append("secret:")
         lines += [f"- {name}" for name in secret]
+    if isinstance(extension, WriteExtension) and extension.uses_layers:
+        lines.append("layers: true")
     return "\n".join(lines) + "\n"
 
 

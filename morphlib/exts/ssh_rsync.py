@@ -12,7 +12,7 @@ from morphlib.writeexts.extension import Upgrades, WriteExtension
 from morphlib.writeexts.fstab import complete_fstab, root_from_environment
 from morphlib.writeexts.parameters import Parameters, boolean
 from morphlib.writeexts.remote import Remote
-from morphlib.writeexts.remotetree import send_tree
+from morphlib.writeexts.remotetree import send_tree, xattr_options
 from morphlib.writeexts.tree import Tree
 from morphlib.writeexts.undo import undone_always, undone_on_failure
 from morphlib.writeexts.versions import version_label
@@ -105,7 +105,7 @@ class SshRsync(WriteExtension):
                     remote,
                     tree,
                     f"{version}/orig",
-                    rsync_options(remote),
+                    (*_RSYNC, *xattr_options(remote)),
                     devices=self.devices,
                     tell=self.status,
                 )
@@ -222,12 +222,6 @@ def _btrfs_device(remote: Remote) -> str:
     if match is None:
         raise MorphError(f"can't find the disk that {remote} runs from", reason=Reason.DEPLOY)
     return match[1]
-
-
-def rsync_options(remote: Remote) -> tuple[str, ...]:
-    """With extended attributes, where capabilities of programs are, if the system's rsync can."""
-    has_xattrs = re.search(r"(?<!no )xattrs", remote.output("rsync", "--version"))
-    return (*_RSYNC, "--xattrs") if has_xattrs else _RSYNC
 
 
 @contextmanager

@@ -63,6 +63,12 @@ def send_tree(
     make_devices(remote, tree, target, devices)
 
 
+def xattr_options(remote: Remote) -> tuple[str, ...]:
+    """The option to keep extended attributes, such as capabilities, if rsync there knows them."""
+    has_xattrs = re.search(r"(?<!no )xattrs", remote.output("rsync", "--version"))
+    return ("--xattrs",) if has_xattrs else ()
+
+
 def _follow(stream: BinaryIO, progress: Progress) -> None:
     """Tell of the figures that rsync prints, each over the other on one line."""
     while piece := stream.read1(4096):  # type: ignore[attr-defined]

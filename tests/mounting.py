@@ -15,11 +15,13 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount i
 
 
 @contextmanager
-def mounted(image: Path, *, offset: int = 0, options: str = "rw") -> Iterator[Path]:
-    """Mount the btrfs at `offset` of an image. Gives the mount point."""
+def mounted(
+    image: Path, *, offset: int = 0, options: str = "rw", kind: str = "btrfs"
+) -> Iterator[Path]:
+    """Mount the file system at `offset` of an image. Gives the mount point."""
     with tempfile.TemporaryDirectory(prefix="morph-mount-") as name:
         options = f"loop,offset={offset},{options}"
-        subprocess.run(["mount", "-t", "btrfs", "-o", options, image, name], check=True)
+        subprocess.run(["mount", "-t", kind, "-o", options, image, name], check=True)
         try:
             yield Path(name)
         finally:

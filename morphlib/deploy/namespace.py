@@ -28,6 +28,7 @@ from morphlib.build.namespace import (
     is_user_namespace,
     keep_open_files_private,
 )
+from morphlib.deploy.orphans import adopt_orphans
 from morphlib.errors import MorphError, Reason
 
 _PASSWD = Path("/etc/passwd")
@@ -37,9 +38,10 @@ _SSH = Path("/etc/ssh")
 def enter_deploy_namespace(scratch: Path, parent: int | None = None) -> NamespaceReport:
     """Enter the namespaces of a deployment; there is no way back.
 
-    The process must have a single thread. Afterwards it is uid 0, dies with its parent (`parent`
-    is its process id, given to notice that it died before), and adopts orphans. `scratch` is a
-    directory for small files. Raises MorphError (SANDBOX) where the kernel does not let us.
+    The process must have a single thread. Afterwards it is uid 0, is told to end (SIGTERM) when its
+    parent dies (`parent` is its process id, given to notice that it died before), and adopts
+    orphans. `scratch` is a directory for small files. Raises MorphError (SANDBOX) where the kernel
+    does not let us.
     """
     problems: list[str] = []
     passwd = _make_passwd()
@@ -50,10 +52,10 @@ def enter_deploy_namespace(scratch: Path, parent: int | None = None) -> Namespac
         many = len(uids) > 1 or uids[0][2] > 1
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     # Not before: the kernel forgets it when a process changes its credentials.
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+    adopt_orphans()
     keep_open_files_private()
     if is_user_namespace() and entered:
         try:

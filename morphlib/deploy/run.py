@@ -16,6 +16,8 @@ from morphlib.build.removal import remove_tree
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.locks import acquire_directory, make_locked_directory
 from morphlib.deploy.model import DeployContext, Done, FromWorker, Job, Ready, Told, Unusable
+from morphlib.deploy.orphans import adopt_orphans, children, end_children
+from morphlib.deploy.runner import PATIENCE
 from morphlib.deploy.worker import Worker, reap, start_workers, stop_workers
 from morphlib.errors import MorphError, Reason, raise_all
 from morphlib.events import Listener
@@ -76,11 +78,15 @@ class _Run:
     done: list[int] = field(default_factory=list)
     failed: dict[int, list[MorphError]] = field(default_factory=dict)
     _problems: set[str] = field(default_factory=set)
+    _others: frozenset[int] = frozenset()  # children of ours that are no workers
 
     def run(self) -> None:
-        workers = start_workers(self.context)
+        self._others = children()
+        adopt_orphans()
         with terminated_like_interrupted():
+            workers: list[Worker] = []
             try:
+                start_workers(self.context, workers)
                 everything = range(len(self.context.deployments))
                 self._work(workers, everything, checking=True)
                 raise_all(self._explain("Nothing was deployed: checking {} failed"))
@@ -145,6 +151,8 @@ class _Run:
 
     def _lost(self, worker: Worker, left: Sequence[Worker]) -> None:
         how = reap(worker)
+        # Its extension was told to end; what that started would go on.
+        end_children({*self._others, *(other.pid for other in left)}, patience=PATIENCE)
         if worker.job is None:
             if not left:
                 raise MorphError(f"a deploying process {how}", reason=Reason.DEPLOY)

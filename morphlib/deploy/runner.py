@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from morphlib.build import syscalls
 from morphlib.deploy.extensions import Extension, ExtensionKind, command_of
+from morphlib.deploy.orphans import end_children
 from morphlib.deploy.streams import Tail, drain
 from morphlib.errors import MorphError, Reason
 from morphlib.process import DEVNULL, PIPE, ProcessError, spawn, wait_until
@@ -32,7 +32,9 @@ PATIENCE = 60.0
 _MOST_REMEMBERED = 1 << 18  # characters of standard error
 #: What extensions make in trees does not depend on what the caller's shell has set.
 _TREE_UMASK = 0o022
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+#: Signals that ask us to end.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (*ENDING, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,9 @@ def run_extension(
         program = stack.enter_context(_runnable(extension, around.scratch))
         stdin = stack.enter_context(_standard_input(extension, around.turn))
         reading = stack.enter_context(_log_pipe(around.log))
+        # There must be no moment at which it runs and an interruption would not end it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
         try:
             process = _start(around, extension, program, arguments, environment, stdin)
         finally:
@@ -88,6 +93,7 @@ def run_extension(
             reading: lambda line: around.tell(extension.full_name, "log", line),
         }
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             drain(takers)
             status = process.wait()
         except BaseException:
@@ -116,6 +122,7 @@ def _start(
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         if extension.kind is ExtensionKind.CONFIGURE:
             os.umask(_TREE_UMASK)
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -239,21 +246,4 @@ def _end(process: Popen[bytes]) -> None:
     if not wait_until(lambda: process.poll() is not None, PATIENCE):
         process.kill()
         process.wait()
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if wait_until(functools.partial(_are_gone, number), 1):
-            return
-
-
-def _are_gone(number: signal.Signals) -> bool:
-    """Take leave of children that ended, and send a signal to the others. True if there is none."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    try:
-        pids = Path("/proc/self/task", str(os.getpid()), "children").read_text().split()
-    except OSError:
-        return True
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), number)
-    return not pids
+    end_children()

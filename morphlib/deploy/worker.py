@@ -25,7 +25,7 @@ from morphlib.deploy import model
 from morphlib.deploy.model import DeployContext, Done, FromWorker, Job, Ready, Told, Unusable
 from morphlib.deploy.namespace import enter_deploy_namespace
 from morphlib.deploy.pipeline import Pipeline
-from morphlib.deploy.runner import PATIENCE, occupy
+from morphlib.deploy.runner import ENDING, PATIENCE, occupy
 from morphlib.errors import MorphError, MorphErrors, Reason
 
 
@@ -50,23 +50,29 @@ class Worker:
         return message
 
 
-def start_workers(context: DeployContext) -> list[Worker]:
-    """Fork the workers of a run. Must be called while the process has a single thread."""
+def start_workers(context: DeployContext, workers: list[Worker]) -> None:
+    """Fork the workers of a run. Must be called while the process has a single thread.
+
+    Each is in `workers` from the moment on that it is there, even if we are interrupted.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    workers: list[Worker] = []
+    parent = os.getpid()
     for number in range(context.slots):
         ours, theirs = Pipe()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            for other in workers:
-                other.connection.close()
-            ours.close()
-            _be_worker(context, number, theirs, parent)
+        # A signal must not make a worker do what its parent does then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                for other in workers:
+                    other.connection.close()
+                ours.close()
+                _be_worker(context, number, theirs, parent)
+            workers.append(Worker(pid, ours))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        workers.append(Worker(pid, ours))
-    return workers
 
 
 def _be_worker(context: DeployContext, number: int, connection: Connection, parent: int) -> None:
@@ -77,6 +83,7 @@ def _be_worker(context: DeployContext, number: int, connection: Connection, pare
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _leave)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _work(context, number, connection, parent)
         status = 0
     except (SystemExit, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):

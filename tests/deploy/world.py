@@ -162,6 +162,14 @@ def make_world(trove: Trove) -> World:
     return World(trove)
 
 
+def wait_until_nothing_runs(trove: Trove, seconds: float = 15) -> None:
+    """Wait until no process belongs to a trove any more."""
+    deadline = time.monotonic() + seconds
+    while left := relatives(trove):
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.02)
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -11,7 +11,7 @@ Entering once for all commands of a chunk takes half the time of a sandbox for e
 """
 
 # Plain text paths here, as in `sandbox`: this runs for every command.
-# ruff: noqa: PTH118, PTH123
+# ruff: noqa: PTH116, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -375,6 +375,7 @@ def _spawn(argv: tuple[bytes, ...], environment: dict[bytes, bytes], output: int
     denied: OSError | None = None
     for place in places:
         try:
+            os.stat(place)  # a try to start what isn't there costs a process
             return _spawn_at(place, argv, environment, output)
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -1,38 +1,24 @@
 """A sandbox that is held open, for several commands to run in it one after another.
 
-A process of ours, the runner, starts bubblewrap, which makes the namespaces and waits there without
-starting anything (`--block-fd`): its first process keeps the process namespace alive. The runner
-enters the mounts and gives up what bubblewrap has given up; what it starts is in the process
-namespace, itself it is not, so nothing in a sandbox sees it or can reach it. It starts commands
-when the builder asks, and when one has ended it kills whatever the command left running, before it
-tells how it went.
-
-Entering once for all commands of a chunk takes half the time of a sandbox for each.
+This is the builder's side; `runner` has the processes. Entering once for all commands of a chunk
+takes half the time of a sandbox for each.
 """
-
-# Plain text paths here, as in `sandbox`: this runs for every command.
-# ruff: noqa: PTH116, PTH118, PTH123
 
 from __future__ import annotations
 
-import array  # noqa: F401 (what passes descriptors loads it when it does)
 import contextlib
-import errno
-import fcntl
 import json
+import marshal
 import os
-import pickle
-import resource  # noqa: F401 (os.wait4 loads it when it is called)
 import select
-import signal
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from pathlib import Path
+from typing import Any
 
-from morphlib.build import syscalls
+from morphlib.build.runner import CONTROL, LONGEST, READY
 from morphlib.errors import MorphError, Reason
 
 Argument = str | bytes
@@ -51,20 +37,9 @@ CAPABILITY_NUMBERS = {
     "CAP_SETFCAP": 31,
 }
 
-_LONGEST = 4096  # bytes of a reply
-_READY = b"ready"
-_PAUSE = 0.0005  # seconds between two looks at whether bubblewrap is done
-_PATIENCE = 60.0  # seconds for it to be done
-
-#: Python ignores some signals and builders more; commands get them all as the kernel has them.
-SIGNALS = [
-    signal.SIGPIPE,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGXFSZ,
-]
+#: What the launcher runs: nothing of the user's and no library is loaded, which keeps it small.
+_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from morphlib.build import runner; "
+_LAUNCHER += "runner.main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +55,23 @@ class Ended:
     unstarted: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    argv: tuple[bytes, ...]
-    environment: dict[bytes, bytes]
-
-
 class HeldSandbox:
     """Bubblewrap, waiting, and the runner. `command` is all of bubblewrap's arguments but those
     of descriptors and of a program. Raises MorphError (SANDBOX)."""
 
     def __init__(self, command: Sequence[Argument], cwd: str, capabilities: Sequence[str]) -> None:
         numbers = [CAPABILITY_NUMBERS[name] for name in capabilities]
-        self._closed = False
+        wanted = ([os.fsencode(each) for each in command], os.fsencode(cwd), numbers)
+        self._runner: int | None = None
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._runner = os.fork()
-            if self._runner == 0:
-                _be_runner(theirs, command, cwd, numbers)
         try:
-            said = self._ours.recv(_LONGEST)
-            if said != _READY:
+            with theirs:
+                _ask_for_runner(theirs, wanted)
+            said = self._ours.recv(LONGEST)
+            if not said.startswith(READY):
                 raise _not_made(said.decode("utf-8", "backslashreplace"))
+            with contextlib.suppress(ProcessLookupError):
+                self._runner = os.pidfd_open(int(said.removeprefix(READY)))
         except BaseException:
             self.close()
             raise
@@ -110,115 +80,108 @@ class HeldSandbox:
         self, argv: Sequence[Argument], environment: Mapping[str, Argument], output: int
     ) -> None:
         """Start a command, with its output going to the descriptor `output`."""
-        request = _Request(
-            tuple(os.fsencode(argument) for argument in argv),
-            {os.fsencode(name): os.fsencode(value) for name, value in environment.items()},
-        )
-        body = os.memfd_create("request", os.MFD_CLOEXEC)
+        arguments = tuple(os.fsencode(argument) for argument in argv)
+        variables = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
         try:
-            with open(body, "wb", closefd=False) as file:
-                pickle.dump((request.argv, request.environment), file)
-            socket.send_fds(self._ours, [b"run"], [output, body])
+            _send(self._ours, output, (arguments, variables))
         except OSError as error:
             raise _broken(str(error)) from error
-        finally:
-            os.close(body)
 
     def wait(self) -> Ended:
         """Wait until the command has ended and nothing of it is left."""
-        reply = self._ours.recv(_LONGEST)
+        reply = self._ours.recv(LONGEST)
         if not reply:
             raise _broken("the process that runs commands in it ended")
         return Ended(*json.loads(reply))
 
     def close(self) -> None:
-        """End everything in the sandbox."""
-        if not self._closed:
-            self._closed = True
-            self._ours.close()
-            os.waitpid(self._runner, 0)
+        """End everything in the sandbox, and wait until it has ended."""
+        self._ours.close()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            poll = select.poll()
+            poll.register(runner, select.POLLIN)
+            poll.poll()
+            os.close(runner)
 
 
-# Bubblewrap
-
-
-def _start(command: Sequence[Argument]) -> tuple[int, int]:
-    """Start bubblewrap and wait until it waits. Returns its pid and that of the first process in
-    the sandbox. Raises MorphError.
-
-    It tells things in files: a pipe would end it if its reader was killed.
-    """
-    block, unblock = os.pipe()
-    told = os.memfd_create("told", os.MFD_CLOEXEC)
-    messages = os.memfd_create("messages", os.MFD_CLOEXEC)
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    telling = os.dup(told)
+def _send(connection: socket.socket, descriptor: int, content: tuple[Any, ...]) -> None:
+    """Send a descriptor and a value, which may be larger than messages can be: in a file."""
+    body = os.memfd_create("body", os.MFD_CLOEXEC)
     try:
-        for fd in (block, telling):
-            os.set_inheritable(fd, True)
-        full = [*command, "--block-fd", str(block), "--info-fd", str(telling), "--", "true"]
-        # Handed down to the first process in the sandbox: orphans of one command, which become its
-        # children, are then gone at once, and no zombies for the next one to see.
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        pid = os.posix_spawn(
-            full[0],
-            full,
-            {},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, nothing, 0),
-                (os.POSIX_SPAWN_DUP2, messages, 1),
-                (os.POSIX_SPAWN_DUP2, messages, 2),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=SIGNALS,
-        )
-        os.set_inheritable(unblock, False)
-        return pid, _find_first(pid, told, messages)
-    except OSError as error:
-        raise MorphError(f"Can't start bubblewrap: {error}", reason=Reason.SANDBOX) from error
+        with open(body, "wb", closefd=False) as file:
+            marshal.dump(content, file)
+        socket.send_fds(connection, [b"run"], [descriptor, body])
     finally:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for fd in (block, telling, nothing):
-            os.close(fd)
+        os.close(body)
 
 
-def _find_first(bubblewrap: int, told: int, messages: int) -> int:
-    """The pid of the first process in the sandbox, once it is there."""
-    while not (said := os.pread(told, 4096, 0)).rstrip().endswith(b"}"):
-        if os.waitid(os.P_PID, bubblewrap, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            raise _not_made(_read_all(messages))
-        time.sleep(_PAUSE)
-    return int(json.loads(said)["child-pid"])
+# The launcher of this process
+
+_launcher: tuple[socket.socket, int] | None = None  # where to ask it, and its process id
 
 
-def _wait_until_ready(first: int, capabilities: Sequence[int]) -> None:
-    """Wait until all is mounted: giving up capabilities is the last that bubblewrap does before it
-    waits for us."""
-    mask = b"%016x" % sum(1 << number for number in capabilities)
-    wanted = b"CapPrm:\t" + mask + b"\nCapEff:\t" + mask
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        time.sleep(_PAUSE)
+def start_launcher() -> None:
+    """Start the process that holds sandboxes open, if there is none yet.
+
+    To be called in the namespaces of a builder. The first sandbox does it otherwise; a builder
+    that has nothing to do yet saves some time with it. Raises MorphError (SANDBOX).
+    """
+    global _launcher
+    if _launcher is not None:
+        return
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    home = os.fspath(Path(__file__).parents[2])
+    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        with theirs:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", "-B", "-c", _LAUNCHER, home],
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL),
+                    (os.POSIX_SPAWN_DUP2, nothing, 1),
+                    (os.POSIX_SPAWN_DUP2, nothing, 2),
+                ],
+                setsid=True,
+            )
+    except OSError as error:
+        ours.close()
+        raise MorphError(f"can't start {sys.executable}: {error}", reason=Reason.SANDBOX) from error
+    finally:
+        os.close(nothing)
+    _launcher = (ours, pid)
+
+
+def stop_launcher() -> None:
+    """End that process, if there is one, and wait until it and all that it holds have ended."""
+    global _launcher
+    if _launcher is not None:
+        connection, pid = _launcher
+        _launcher = None
+        connection.close()
+        os.waitpid(pid, 0)
+
+
+def _ask_for_runner(connection: socket.socket, wanted: tuple[Any, ...]) -> None:
+    global _launcher
+    for again in (True, False):
+        start_launcher()
+        assert _launcher is not None
         try:
-            with open(f"/proc/{first}/status", "rb", buffering=0) as file:
-                status = file.read(8192)
-        except OSError:
-            break
-        if wanted in status:
+            _send(_launcher[0], connection.fileno(), wanted)
+        except OSError as error:  # somebody ended it
+            stop_launcher()
+            if not again:
+                raise _broken(str(error)) from error
+        else:
             return
-        if b"\nState:\tZ" in status or b"\nState:\tX" in status:
-            break
-    raise _not_made("its first process ended")
-
-
-def _read_all(file: int) -> str:
-    return os.pread(file, 4096, 0).decode("utf-8", "backslashreplace").strip()
 
 
 def _not_made(why: str) -> MorphError:
     return MorphError(
-        f"bubblewrap could not make a sandbox: {why or 'it does not say why'}",
+        why or "bubblewrap could not make a sandbox: it does not say why",
         reason=Reason.SANDBOX,
         hint="See what morph doctor says.",
     )
@@ -230,210 +193,3 @@ def _broken(why: str) -> MorphError:
         reason=Reason.SANDBOX,
         hint="Something outside of the build ended one of its processes; build again.",
     )
-
-
-# The runner
-
-
-def _be_runner(
-    requests: socket.socket, command: Sequence[Argument], cwd: str, capabilities: Sequence[int]
-) -> NoReturn:
-    """The life of the runner; never returns. It ends when the builder hangs up."""
-    status = 1
-    children: list[int] = []
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN)
-        os.setsid()
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 0)
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        requests = _close_others(requests)
-        _serve_in_sandbox(requests, command, cwd, capabilities, children)
-        status = 0
-    except MorphError as error:
-        with contextlib.suppress(OSError):
-            requests.send(error.message.encode("utf-8", "backslashreplace")[:_LONGEST])
-    except BaseException:
-        pass
-    # With the first process the kernel kills everything in the sandbox.
-    for child in children:
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(child, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-    os._exit(status)
-
-
-def _serve_in_sandbox(
-    requests: socket.socket,
-    command: Sequence[Argument],
-    cwd: str,
-    capabilities: Sequence[int],
-    children: list[int],
-) -> None:
-    bubblewrap, first = _start(command)
-    children += [os.pidfd_open(pid) for pid in (bubblewrap, first)]
-    _wait_until_ready(first, capabilities)
-    namespaces = [os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in ("mnt", "pid")]
-    syscalls.last_capability()
-    # From here on files are those of the sandbox: no module may be loaded from there.
-    sys.meta_path.clear()
-    sys.path.clear()
-    syscalls.setns(namespaces[1], syscalls.CLONE_NEWPID)
-    syscalls.setns(namespaces[0], syscalls.CLONE_NEWNS)
-    for fd in namespaces:
-        os.close(fd)
-    os.chdir(cwd)
-    syscalls.limit_capabilities(capabilities)
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    requests.send(_READY)
-    _serve(requests, cwd)
-
-
-def _close_others(requests: socket.socket) -> socket.socket:
-    """Close everything but standard streams and this one, which gets the next number."""
-    high = fcntl.fcntl(requests.detach(), fcntl.F_DUPFD_CLOEXEC, 16)
-    os.dup2(high, 3, inheritable=False)
-    os.closerange(4, 65536)
-    nothing = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nothing, fd, inheritable=True)
-    os.close(nothing)
-    return socket.socket(fileno=3)
-
-
-def _serve(requests: socket.socket, cwd: str) -> None:
-    while True:
-        _, descriptors, _, _ = socket.recv_fds(requests, 16, 2)
-        for fd in descriptors:
-            os.set_inheritable(fd, False)
-        if len(descriptors) != 2:
-            return
-        output, body = descriptors
-        os.lseek(body, 0, os.SEEK_SET)
-        with open(body, "rb") as file:
-            argv, environment = pickle.load(file)
-        environment.setdefault(b"PWD", os.fsencode(cwd))
-        ended = _run(argv, environment, output, requests)
-        requests.send(
-            json.dumps(
-                (ended.status, ended.cpu_seconds, ended.peak_memory_bytes, ended.unstarted)
-            ).encode()
-        )
-
-
-class _HungUp(Exception):
-    """The builder is gone."""
-
-
-def _wait(pid: int, requests: socket.socket) -> None:
-    """Wait until a child has ended. Raises _HungUp if the builder does not wait any more."""
-    handle = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        poll.register(requests, 0)  # it asks nothing meanwhile, but may hang up
-        if all(fd != handle for fd, _ in poll.poll()):
-            raise _HungUp
-    finally:
-        os.close(handle)
-
-
-def _run(
-    argv: tuple[bytes, ...], environment: dict[bytes, bytes], output: int, requests: socket.socket
-) -> Ended:
-    try:
-        pid = _spawn(argv, environment, output)
-    except OSError as error:
-        number = error.errno or errno.EIO
-        why = f"{os.fsdecode(argv[0])}: {os.strerror(number)}"
-        os.write(output, f"morph: can't start {why}\n".encode("utf-8", "surrogateescape"))
-        return Ended(127 if number in (errno.ENOENT, errno.ENOTDIR) else 126, 0.0, 0, number)
-    finally:
-        os.close(output)
-    _wait(pid, requests)
-    _, wait_status, usage = os.wait4(pid, 0)
-    _kill_leftovers()
-    code = os.waitstatus_to_exitcode(wait_status)
-    return Ended(
-        code if code >= 0 else 128 - code,
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss * 1024,
-    )
-
-
-def _spawn(argv: tuple[bytes, ...], environment: dict[bytes, bytes], output: int) -> int:
-    """Start a program, found as execvp would: by PATH of its own environment."""
-    failure = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    program = argv[0]
-    if b"/" in program:
-        places = [program]
-    else:
-        path = environment.get(b"PATH", b"/bin:/usr/bin")
-        places = [os.path.join(each or b".", program) for each in path.split(b":")]
-    denied: OSError | None = None
-    for place in places:
-        try:
-            os.stat(place)  # a try to start what isn't there costs a process
-            return _spawn_at(place, argv, environment, output)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError as error:
-            denied = error
-    raise denied or failure
-
-
-def _spawn_at(
-    place: bytes, argv: tuple[bytes, ...], environment: dict[bytes, bytes], output: int
-) -> int:
-    def spawn(program: bytes, arguments: Sequence[bytes]) -> int:
-        return os.posix_spawn(
-            program,
-            list(arguments),
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=SIGNALS,
-        )
-
-    try:
-        return spawn(place, argv)
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-        return spawn(b"/bin/sh", [b"/bin/sh", place, *argv[1:]])
-
-
-def _kill_leftovers() -> None:
-    """Kill everything in the process namespace but its first process, and wait until it is gone."""
-    if not _is_anything_left():
-        return
-    try:
-        killer = os.fork()
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-        return  # the namespace's first process is dead: the kernel kills all the others
-    if killer == 0:
-        with contextlib.suppress(OSError):
-            os.kill(-1, signal.SIGKILL)
-        os._exit(0)
-    os.waitpid(killer, 0)
-    while _is_anything_left():
-        time.sleep(_PAUSE)
-
-
-def _is_anything_left() -> bool:
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or name == "1":
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                state = file.read().rpartition(b") ")[2][:1]
-        except OSError:
-            continue
-        if state != b"X":
-            return True
-    return False

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from morphlib import process
 from morphlib.build import syscalls
-from morphlib.build.heldsandbox import SIGNALS, Argument, HeldSandbox
+from morphlib.build.heldsandbox import Argument, HeldSandbox
+from morphlib.build.runner import SIGNALS
 from morphlib.build.sandboxroot import Mount, RootKind, mount_root, unmount_root
 from morphlib.build.terminal import terminal_filter
 from morphlib.errors import MorphError, Reason
@@ -111,8 +112,6 @@ class OpenSandbox:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._held: HeldSandbox | None = None
-        # IPC objects that one chunk leaves are not for the next one to find.
-        syscalls.unshare(syscalls.CLONE_NEWIPC)
 
     def run(
         self,
@@ -151,6 +150,8 @@ class OpenSandbox:
         """Run a command with the caller's own streams and terminal; the caller may have no other
         child. Otherwise like `run`."""
         environment = self.sandbox.environment if environment is None else environment
+        # IPC objects that one sandbox leaves are not for the next one to find.
+        syscalls.unshare(syscalls.CLONE_NEWIPC)
         with _pipe() as (reading, writing):
             os.set_inheritable(writing, True)
             filtered = terminal_filter()

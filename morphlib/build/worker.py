@@ -12,6 +12,7 @@ from threading import Lock
 from morphlib import events
 from morphlib.build import model
 from morphlib.build.chunk import build_chunk
+from morphlib.build.heldsandbox import start_launcher, stop_launcher
 from morphlib.build.model import BuildContext, Built, Failed, Job, Ready, Told, Unusable
 from morphlib.build.namespace import enter_build_namespace
 from morphlib.build.recorder import Recorder
@@ -39,6 +40,7 @@ def work(context: BuildContext, slot: int, busy: BusySlots, connection: Connecti
 
     try:
         report = enter_build_namespace()
+        start_launcher()
     except MorphError as error:
         send(Unusable(error.message, error.hint))
         return
@@ -49,6 +51,7 @@ def work(context: BuildContext, slot: int, busy: BusySlots, connection: Connecti
     finally:
         while bench.leavings.remove_one():
             pass
+        stop_launcher()
 
 
 def _serve(

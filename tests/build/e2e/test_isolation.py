@@ -145,7 +145,9 @@ def test_nobody_answers_on_the_network(any_trove: Trove) -> None:
 def test_host_processes_and_users_are_invisible(any_trove: Trove) -> None:
     any_trove.chunk(
         "hello",
-        build=["set +x; ls /proc | grep -c '^[0-9]' || :; ! kill -0 2; ! kill -9 " + str(os.getpid())],
+        build=[
+            "set +x; ls /proc | grep -c '^[0-9]' || :; ! kill -0 2; ! kill -9 " + str(os.getpid())
+        ],
     )
     any_trove.build()
     assert int(any_trove.printed("hello")[0]) <= 5

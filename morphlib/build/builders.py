@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 
 from morphlib.build import model
 from morphlib.build.model import BuildContext, FromBuilder, Job
@@ -100,9 +101,12 @@ def _leave(signum: int, frame: object) -> None:
 
 def wait_for(builders: Sequence[Builder], wakeup: int, timeout: float | None) -> list[Builder]:
     """The builders that have something to say. `wakeup` is a descriptor that ends the wait too."""
-    by_connection = {builder.connection: builder for builder in builders}
-    ready = wait([*by_connection, wakeup], timeout)
-    return [by_connection[item] for item in ready if isinstance(item, Connection)]
+    by_fd = {builder.connection.fileno(): builder for builder in builders}
+    poll = select.poll()
+    for fd in (*by_fd, wakeup):
+        poll.register(fd, select.POLLIN)
+    ready = poll.poll(None if timeout is None else timeout * 1000)
+    return [by_fd[fd] for fd, _ in ready if fd != wakeup]
 
 
 def stop_builders(builders: Sequence[Builder]) -> None:

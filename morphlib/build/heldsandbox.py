@@ -61,7 +61,7 @@ class HeldSandbox:
 
     def __init__(self, command: Sequence[Argument], cwd: str, capabilities: Sequence[str]) -> None:
         numbers = [CAPABILITY_NUMBERS[name] for name in capabilities]
-        wanted = ([os.fsencode(each) for each in command], os.fsencode(cwd), numbers)
+        wanted = ([_encode(each) for each in command], _encode(cwd), numbers)
         self._runner: int | None = None
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -80,8 +80,8 @@ class HeldSandbox:
         self, argv: Sequence[Argument], environment: Mapping[str, Argument], output: int
     ) -> None:
         """Start a command, with its output going to the descriptor `output`."""
-        arguments = tuple(os.fsencode(argument) for argument in argv)
-        variables = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+        arguments = tuple(_encode(argument) for argument in argv)
+        variables = {_encode(name): _encode(value) for name, value in environment.items()}
         try:
             _send(self._ours, output, (arguments, variables))
         except OSError as error:
@@ -103,6 +103,11 @@ class HeldSandbox:
             poll.register(runner, select.POLLIN)
             poll.poll()
             os.close(runner)
+
+
+def _encode(value: Argument) -> bytes:
+    """As os.fsencode does, which takes twice as long."""
+    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
 
 
 def _send(connection: socket.socket, descriptor: int, content: tuple[Any, ...]) -> None:

@@ -71,10 +71,10 @@ class Layer:
 
     directory: Path
     index: LayerIndex
+    root: Path = field(init=False)  # asked for by all that stages it
 
-    @property
-    def root(self) -> Path:
-        return self.directory / "root"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.directory / "root")
 
 
 @dataclass(frozen=True, slots=True)

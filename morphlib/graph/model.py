@@ -207,13 +207,20 @@ class BuildGraph:
         These are all its recursive dependencies; of the bootstrap-mode ones only what the chunk may
         see, which are those of its own stratum.
         """
-        closure = self._closures[source.id]
-        if self._bootstrap_artifacts.isdisjoint(closure):
-            return tuple(closure)
-        hidden = self._bootstrap_artifacts.difference(
-            source.recipe.bootstrap if source.recipe else ()
-        )
-        return tuple(ref for ref in closure if ref not in hidden)
+        found = self._staged.get(source.id)
+        if found is None:
+            found = tuple(self._closures[source.id])
+            if not self._bootstrap_artifacts.isdisjoint(found):
+                hidden = self._bootstrap_artifacts.difference(
+                    source.recipe.bootstrap if source.recipe else ()
+                )
+                found = tuple(ref for ref in found if ref not in hidden)
+            self._staged[source.id] = found
+        return found
+
+    @cached_property
+    def _staged(self) -> dict[str, tuple[ArtifactRef, ...]]:
+        return {}
 
     @cached_property
     def _of_strata(self) -> dict[tuple[str, ...], frozenset[ArtifactRef]]:

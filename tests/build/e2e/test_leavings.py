@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import signal
 import subprocess
 import time
@@ -83,21 +84,33 @@ def test_staging_areas_of_killed_builds_go_and_those_of_failed_ones_stay(any_tro
     assert not list((any_trove.temp / "staging").iterdir())
 
 
-def test_garbage_collection_removes_files_of_subordinate_ids(make_trove: MakeTrove) -> None:
-    trove = make_trove(user_with_subordinate_ids())
+def test_garbage_collection_removes_files_of_subordinate_ids(
+    make_trove: MakeTrove, tmp_path: Path
+) -> None:
+    user, wrap = as_user_with_subordinate_ids(tmp_path)
+    trove = make_trove(user)
     trove.chunk("bad", build=["mkdir o; touch o/f; chown -R 7:7 o; chmod 0 o; exit 1"])
-    trove.fail()
+    trove.fail(wrap=wrap)
     (left,) = trove.temp.glob("staging/bad-*/bad.build/o")
     assert left.lstat().st_uid not in (0, trove.user)
-    ran = trove.run("gc")
+    ran = trove.run("gc", wrap=wrap)
     assert (ran.status, ran.err) == (0, "")
     assert not list((trove.temp / "staging").iterdir())
 
 
-def user_with_subordinate_ids() -> int:
+def as_user_with_subordinate_ids(directory: Path) -> tuple[int, list[str]]:
+    """A user who has subordinate ids, and what to put before a command that sees so.
+
+    Where root runs the tests it is nobody, in a mount namespace where /etc/subuid is another file.
+    """
+    if os.getuid() == 0:
+        ids = directory / "subids"
+        ids.write_text("nobody:1000000:65536\n")
+        mounts = [f"mount --bind {shlex.quote(str(ids))} /etc/sub{kind}id" for kind in "ug"]
+        script = " && ".join([*mounts, 'exec "$@"'])
+        return pwd.getpwnam("nobody").pw_uid, ["unshare", "--mount", "sh", "-c", script, "sh"]
     names = [line.partition(":")[0] for line in Path("/etc/subuid").read_text().splitlines()]
-    for name in names:
-        found = pwd.getpwnam(name).pw_uid if not name.isdigit() else int(name)
-        if os.getuid() in (0, found) and found != 0:
-            return found
-    pytest.skip("no user that can be had here has subordinate ids in /etc/subuid")
+    mine = pwd.getpwuid(os.getuid())
+    if mine.pw_name not in names and str(mine.pw_uid) not in names:
+        pytest.skip(f"{mine.pw_name} has no subordinate ids in /etc/subuid")
+    return mine.pw_uid, []

@@ -32,9 +32,6 @@ def test_two_build_at_a_time_and_no_more(trove: Trove) -> None:
     assert most == 2
     (started,) = [event for event in ran.events if isinstance(event, BuildStarted)]
     assert started.slots == 2
-    took = {e.name: e.duration for e in ran.events if isinstance(e, SourceFinished)}
-    (finished,) = [event for event in ran.events if isinstance(event, BuildFinished)]
-    assert finished.duration < took["one"] + took["two"] + took["three"] + 0.3
 
 
 def test_one_builder_builds_one_at_a_time(trove: Trove) -> None:

@@ -18,6 +18,8 @@ from morphlib.rows import Kind, Row, Value
 from morphlib.settings import table
 from morphlib.values import parse_list, parse_value
 
+_USAGE = "Usage: morph [options] COMMAND [arguments]; see morph --help"
+
 #: Options that ask for information or choose the configuration, and so are no settings:
 #: name -> (metavar, help). Those of `HIDDEN_ACTIONS` are shown by --help-all only.
 ACTIONS: Mapping[str, tuple[str, str]] = {
@@ -43,10 +45,13 @@ class Invocation:
     template: str | None
 
 
-def option_names() -> dict[str, tuple[str, bool]]:
-    """Every long option, without its dashes -> (the setting or action it is for, takes a value)."""
+def option_names(rows: Sequence[Row] | None = None) -> dict[str, tuple[str, bool]]:
+    """Every long option, without its dashes -> (the setting or action it is for, takes a value).
+
+    `rows` are the settings of the program, Morph's unless given.
+    """
     names = {name: (name, bool(metavar)) for name, (metavar, _) in ACTIONS.items()}
-    for row in table():
+    for row in table() if rows is None else rows:
         names |= dict.fromkeys(row.names, (row.name, row.kind is not Kind.FLAG))
         if row.kind is Kind.FLAG:
             names[negation(row)] = (negation(row), False)
@@ -58,38 +63,46 @@ def negation(row: Row) -> str:
     return f"no-{row.name}"
 
 
-def parse_command_line(arguments: Sequence[str], warn: Callable[[str], None]) -> Invocation:
-    """Raises MorphError with reason USAGE for what can't be understood."""
-    command = click.Command("morph", params=_parameters(), add_help_option=False)
+def parse_command_line(
+    arguments: Sequence[str],
+    warn: Callable[[str], None],
+    rows: Sequence[Row] | None = None,
+    usage: str = _USAGE,
+) -> Invocation:
+    """What the command line of a program with the settings `rows` (Morph's unless given) says.
+
+    Raises MorphError with reason USAGE, and `usage` as its hint, for what can't be understood.
+    """
+    rows = table() if rows is None else rows
+    command = click.Command("program", params=_parameters(rows), add_help_option=False)
     try:
-        context = command.make_context("morph", expand_abbreviations(arguments))
+        context = command.make_context("program", _expand_abbreviations(arguments, rows))
+        given = context.params
+        values = _values(given, rows, warn)
     except click.ClickException as error:
-        raise usage_error(error.format_message()) from error
-    given = context.params
+        raise _usage_error(error.format_message(), usage) from error
+    except ValueError as error:
+        raise _usage_error(str(error), usage) from error
     return Invocation(
         words=given["words"],
-        values=_values(given, warn),
+        values=values,
         actions=frozenset(name for name in ACTIONS if given[_action_key(name)] is True),
         configs=tuple(Path(name) for name in given[_action_key("config")] or ()),
         template=given[_action_key("generate-manpage")],
     )
 
 
-def usage_error(message: str) -> MorphError:
+def _usage_error(message: str, usage: str) -> MorphError:
     message = message[:1].lower() + message[1:].rstrip(".")
-    return MorphError(
-        message,
-        reason=Reason.USAGE,
-        hint="Usage: morph [options] COMMAND [arguments]; see morph --help",
-    )
+    return MorphError(message, reason=Reason.USAGE, hint=usage)
 
 
-def expand_abbreviations(arguments: Sequence[str]) -> list[str]:
+def _expand_abbreviations(arguments: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """The arguments with every long option written out.
 
-    Raises MorphError for an option that is unknown or could be several.
+    Raises ValueError for an option that is unknown or could be several.
     """
-    names = option_names()
+    names = option_names(rows)
     expanded: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
@@ -114,19 +127,19 @@ def _expand(name: str, names: Mapping[str, tuple[str, bool]]) -> str:
         return found[0]
     if found:
         several = ", ".join(f"--{full}" for full in found)
-        raise usage_error(f"ambiguous option: --{name} could be {several}")
+        raise ValueError(f"ambiguous option: --{name} could be {several}")
     from difflib import get_close_matches
 
     near = get_close_matches(name, names, n=1)
     question = f" (did you mean --{near[0]}?)" if near else ""
-    raise usage_error(f"no such option: --{name}{question}")
+    raise ValueError(f"no such option: --{name}{question}")
 
 
 def _action_key(name: str) -> str:
     return "action " + name
 
 
-def _parameters() -> list[click.Parameter]:
+def _parameters(rows: Sequence[Row]) -> list[click.Parameter]:
     parameters: list[click.Parameter] = [
         click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)
     ]
@@ -141,7 +154,7 @@ def _parameters() -> list[click.Parameter]:
             )
         )
         parameters[-1].name = _action_key(name)
-    return parameters + [_option(row) for row in table()]
+    return parameters + [_option(row) for row in rows]
 
 
 def _option(row: Row) -> click.Option:
@@ -155,9 +168,12 @@ def _option(row: Row) -> click.Option:
     return click.Option(names, type=click.UNPROCESSED, multiple=multiple, default=None)
 
 
-def _values(given: Mapping[str, object], warn: Callable[[str], None]) -> dict[str, Value]:
+def _values(
+    given: Mapping[str, object], rows: Sequence[Row], warn: Callable[[str], None]
+) -> dict[str, Value]:
+    """Raises ValueError for a value that makes no sense."""
     values: dict[str, Value] = {}
-    for row in table():
+    for row in rows:
         match given[row.attribute]:
             case None | ():
                 pass
@@ -167,7 +183,7 @@ def _values(given: Mapping[str, object], warn: Callable[[str], None]) -> dict[st
                 try:
                     values[row.attribute] = parse_value(row, text, warn)
                 except ValueError as error:
-                    raise usage_error(f"--{error}") from error
+                    raise ValueError(f"--{error}") from error
             case texts:
                 assert isinstance(texts, tuple)
                 values[row.attribute] = parse_list(row, texts)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from morphlib.errors import Location, MorphError, Reason, raise_all
 from morphlib.rows import Kind, Row, Value
-from morphlib.settings import Settings, rows_by_name
+from morphlib.settings import rows_by_name
 from morphlib.values import format_value, named_values, parse_value
 
 _SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
@@ -111,19 +111,26 @@ def _bad_line(location: Location, line: str, section: str | None) -> MorphError:
     )
 
 
-def values_of(entries: Sequence[Entry], warn: Callable[[str], None]) -> dict[str, Value]:
+def values_of(
+    entries: Sequence[Entry],
+    warn: Callable[[str], None],
+    rows: Mapping[str, Row] | None = None,
+    program: str = "morph",
+) -> dict[str, Value]:
     """The settings that the entries of section `config` make, by attribute, later ones winning.
 
-    Raises all unknown names and bad values at once.
+    `rows` are those of the program by name, Morph's unless given. Raises all unknown names and bad
+    values at once.
     """
+    known = rows_by_name() if rows is None else rows
     values: dict[str, Value] = {}
     errors: list[MorphError] = []
     for entry in entries:
         if entry.section != "config":
             continue
-        row = rows_by_name().get(entry.name)
+        row = known.get(entry.name)
         if row is None:
-            errors.append(_unknown(entry))
+            errors.append(_unknown(entry, known, program))
             continue
         try:
             values[row.attribute] = _value_of(row, entry, warn)
@@ -140,19 +147,19 @@ def _value_of(row: Row, entry: Entry, warn: Callable[[str], None]) -> Value:
     return parse_value(row, entry.value, lambda text: warn(f"{entry.location}: {text}"))
 
 
-def _unknown(entry: Entry) -> MorphError:
+def _unknown(entry: Entry, known: Mapping[str, Row], program: str) -> MorphError:
     from difflib import get_close_matches
 
-    near = get_close_matches(entry.name, rows_by_name(), n=1)
+    near = get_close_matches(entry.name, known, n=1)
     return MorphError(
         f"there is no setting '{entry.name}'",
         reason=Reason.CONFIG,
         location=entry.location,
-        hint=f"Did you mean {near[0]}?" if near else "See morph --dump-setting-names.",
+        hint=f"Did you mean {near[0]}?" if near else f"See {program} --dump-config.",
     )
 
 
-def format_config(settings: Settings, others: Sequence[Entry] = ()) -> str:
+def format_config(settings: object, others: Sequence[Entry] = ()) -> str:
     """All settings as a configuration file, followed by the files' other sections."""
     sections: dict[str, dict[str, str]] = {
         "config": {name: format_value(value) for name, value in named_values(settings).items()}

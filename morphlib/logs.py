@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler, SysLogHandler
 from pathlib import Path
+from typing import Protocol
 
 from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, DeploymentOutput, Listener, SourceFailed, Status
 from morphlib.process import quote
 from morphlib.progress.lines import describe
-from morphlib.settings import Settings
 from morphlib.values import format_value, named_values
 from morphlib.version import describe_version
 
@@ -28,7 +28,22 @@ _LEVELS = {
 }
 
 
-def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> Listener:
+class LogSettings(Protocol):
+    """What the settings of a program say of its log."""
+
+    @property
+    def log(self) -> str: ...
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_max(self) -> int: ...
+    @property
+    def log_keep(self) -> int: ...
+    @property
+    def log_mode(self) -> str: ...
+
+
+def add_log(listener: Listener, settings: LogSettings, argv: Sequence[str]) -> Listener:
     """A listener that logs what it passes on. The log begins with all that shaped this run.
 
     Raises MorphError if the log can't be written.
@@ -59,7 +74,7 @@ def add_log(listener: Listener, settings: Settings, argv: Sequence[str]) -> List
     return tell
 
 
-def _log_start(logger: logging.Logger, settings: Settings, argv: Sequence[str]) -> None:
+def _log_start(logger: logging.Logger, settings: LogSettings, argv: Sequence[str]) -> None:
     logger.info("Morph %s started", describe_version())
     logger.debug("command line: %s", hide_credentials(quote(argv)))
     for name, value in sorted(hide_passwords(os.environ).items()):
@@ -77,7 +92,7 @@ def _log_output(logger: logging.Logger, what: str, path: Path) -> None:
         logger.warning("can't read build log %s: %s", path, error.strerror)
 
 
-def _make_handler(settings: Settings) -> _SysLog | _LogFile:
+def _make_handler(settings: LogSettings) -> _SysLog | _LogFile:
     try:
         if settings.log == "syslog":
             syslog = _SysLog(address="/dev/log")

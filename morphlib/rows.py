@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ class Group(Enum):
     DISTBUILD = "Distributed Build Options"
     LOGGING = "Logging"
     PERFORMANCE = "Performance"
+    SERVING = "What is served"
+    WRITING = "Writing"
+    TLS = "TLS"
+    LIMITS = "Limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,16 @@ class Row:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.aliases)
+
+
+def rows_of(settings: type[Any]) -> tuple[Row, ...]:
+    """The table that a class of settings makes: a row for each of its fields, in their order."""
+    return tuple(Row(name=f.name.replace("_", "-"), **f.metadata) for f in fields(settings))
+
+
+def defaults_of(rows: Iterable[Row]) -> dict[str, Value]:
+    """The value of every setting where nothing is given, by attribute."""
+    return {row.attribute: row.default() for row in rows}
 
 
 def row_field(kind: Kind, default: Value | Callable[[], Value], help: str, **more: Any) -> Any:

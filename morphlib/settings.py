@@ -8,7 +8,7 @@ from it, so that a setting is added in one place: a field below.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,10 +18,12 @@ from morphlib.rows import (
     Row,
     Value,
     choice_field,
+    defaults_of,
     flag_field,
     list_field,
     number_field,
     path_field,
+    rows_of,
     size_field,
     text_field,
 )
@@ -353,7 +355,7 @@ def derive_settings(settings: Settings) -> Settings:
 @cache
 def table() -> tuple[Row, ...]:
     """Every setting, in the order of `Settings`."""
-    return tuple(Row(name=f.name.replace("_", "-"), **f.metadata) for f in fields(Settings))
+    return rows_of(Settings)
 
 
 @cache
@@ -364,4 +366,4 @@ def rows_by_name() -> dict[str, Row]:
 
 def default_values() -> dict[str, Value]:
     """The value of every setting where nothing is given, by attribute."""
-    return {row.attribute: row.default() for row in table()}
+    return defaults_of(table())

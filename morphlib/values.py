@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from morphlib.rows import Kind, Row, Value
-from morphlib.settings import Settings, absolute_path, table
+from morphlib.rows import Kind, Row, Value, rows_of
+from morphlib.settings import absolute_path
 
 _TRUE = frozenset({"yes", "on", "1", "true"})
 _FALSE = frozenset({"no", "off", "0", "false", ""})
@@ -86,12 +87,13 @@ def format_value(value: Value) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def named_values(settings: Settings) -> dict[str, Value]:
-    """The values of all settings by name, in the order of the table."""
-    return {row.name: getattr(settings, row.attribute) for row in table()}
+def named_values(settings: object) -> dict[str, Value]:
+    """The values of all settings of a program by name, in the order of its table."""
+    kind: type[Any] = type(settings)
+    return {row.name: getattr(settings, row.attribute) for row in rows_of(kind)}
 
 
-def plain_values(settings: Settings) -> dict[str, bool | int | str | list[str] | None]:
+def plain_values(settings: object) -> dict[str, bool | int | str | list[str] | None]:
     """The values of all settings by name, of types that JSON has."""
     return {name: _plain(value) for name, value in named_values(settings).items()}
 

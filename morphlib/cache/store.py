@@ -350,6 +350,22 @@ class ArtifactStore:
             manifest = self._load(key) or {}
             self._remove_stored(key, [*manifest, *(check_name(name) for name in names)])
 
+    def discard(self, name: str) -> None:
+        """Remove one file; its source stays without it. Raises MorphError (NOT_FOUND)."""
+        key = key_of(check_name(name))
+        with self._changing(), explain_failure(f"remove {name}", self.directory):
+            manifest = self._load(key) or {}
+            kept = {each: stamp for each, stamp in manifest.items() if each != name}
+            if kept and len(kept) < len(manifest):
+                self._write_manifest(key, kept)
+            elif not kept:
+                self._manifest_path(key).unlink(missing_ok=True)
+            try:
+                (self.directory / name).unlink()
+            except FileNotFoundError as error:
+                missing = f"{name} is not in {self.directory}"
+                raise MorphError(missing, reason=Reason.NOT_FOUND) from error
+
     def _remove_stored(self, key: str, names: Iterable[str]) -> None:
         """Remove the manifest, then as many of the files as possible. Raises OSError at the end."""
         self._manifest_path(key).unlink(missing_ok=True)

@@ -288,3 +288,17 @@ def test_a_source_of_very_many_files_is_stored_like_any_other(store: ArtifactSto
     names = publish(store, KEY, **{f"part{number}": b"x" for number in range(400)})
     assert (store.directory / f"{KEY}.manifest").stat().st_size > 65536
     assert store.check(KEY, names)
+
+
+def test_one_file_of_a_source_can_be_removed(store: ArtifactStore, told: Told) -> None:
+    key = key_for("x")
+    bins, libs = publish(store, key, bins=b"b", libs=b"l")
+    store.discard(bins)
+    assert not store.path(bins).exists()
+    assert store.check(key, [libs]) and not store.check(key, [bins])
+    store.discard(libs)
+    assert store.keys() == []
+    with pytest.raises(MorphError) as caught:
+        store.discard(libs)
+    assert caught.value.reason is Reason.NOT_FOUND
+    assert told == []

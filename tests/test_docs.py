@@ -8,34 +8,41 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from cacheserver.program import fill_server_template
+from cacheserver.settings import server_table
 from morphlib.commands import COMMANDS, command_help
 from morphlib.completion import SHELLS, completion_script
 from morphlib.helptext import help_text
 from morphlib.manpage import fill_template
-from morphlib.rows import Group
+from morphlib.rows import Group, Row
 from morphlib.settings import table
 from tests.commandline import run_morph
 
 DOCS = Path(__file__).parent.parent / "docs"
 MANUAL = DOCS / "morph.1"
 CONFIGURATION = DOCS / "configuration.md"
+SERVER_MANUAL = DOCS / "morph-cache-server.1"
+SERVER = DOCS / "cache-server.md"
 COMPLETIONS = DOCS.parent / "completions"
 FILES_OF_SHELLS = {"bash": "morph", "zsh": "_morph", "fish": "morph.fish"}
 
-_TABLE = re.compile(r"(<!-- The table .*? -->\n)(.*?)(?=\n## Environment)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- The table .*? -->\n)(.*?)(?=\n## )", re.DOTALL)
 
 
-def settings_tables() -> str:
+def settings_tables(rows: Sequence[Row]) -> str:
     """The settings as tables, one for each group."""
     lines: list[str] = []
     for group in Group:
+        if all(row.group is not group for row in rows):
+            continue
         title = "General options" if group is Group.GENERAL else group.value
         lines += ["", f"### {title}", "", "| Setting | Value | Meaning |", "|---|---|---|"]
-        for row in table():
+        for row in rows:
             if row.group is group:
                 names = ", ".join(f"`{name}`" for name in row.names)
                 names += f" (`-{row.letter}`)" if row.letter else ""
@@ -44,18 +51,20 @@ def settings_tables() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_tables(text: str) -> str:
-    return _TABLE.sub(lambda found: found[1] + settings_tables(), text)
+def with_tables(text: str, rows: Sequence[Row]) -> str:
+    return _TABLE.sub(lambda found: found[1] + settings_tables(rows), text)
 
 
-def test_the_settings_in_the_documents_are_current() -> None:
-    text = CONFIGURATION.read_text()
+@pytest.mark.parametrize(("path", "rows"), [(CONFIGURATION, table()), (SERVER, server_table())])
+def test_the_settings_in_the_documents_are_current(path: Path, rows: Sequence[Row]) -> None:
+    text = path.read_text()
     assert _TABLE.search(text)
-    assert text == with_tables(text)
+    assert text == with_tables(text, rows)
 
 
-def test_the_manual_page_is_current() -> None:
+def test_the_manual_pages_are_current() -> None:
     assert MANUAL.read_text() == fill_template(MANUAL)
+    assert SERVER_MANUAL.read_text() == fill_server_template(SERVER_MANUAL)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -79,15 +88,18 @@ def test_a_template_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert ran.err.startswith("ERROR: can't read nowhere: ")
 
 
-def test_the_manual_page_can_be_formatted() -> None:
+@pytest.mark.parametrize(
+    ("page", "option"), [(MANUAL, "--cachedir=DIR"), (SERVER_MANUAL, "--port-file=FILE")]
+)
+def test_the_manual_pages_can_be_formatted(page: Path, option: str) -> None:
     done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-P-cbou", MANUAL],
+        ["groff", "-man", "-Tutf8", "-ww", "-P-cbou", page],
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         capture_output=True,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    assert "--cachedir=DIR" in done.stdout.decode()
+    assert option in done.stdout.decode()
 
 
 @pytest.mark.parametrize("name", [c.name for c in COMMANDS.values() if not c.hidden])
@@ -103,7 +115,9 @@ def test_every_command_has_help(name: str) -> None:
 
 
 if __name__ == "__main__":
-    CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text()))
+    CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text(), table()))
+    SERVER.write_text(with_tables(SERVER.read_text(), server_table()))
     MANUAL.write_text(fill_template(MANUAL))
+    SERVER_MANUAL.write_text(fill_server_template(SERVER_MANUAL))
     for shell, name in FILES_OF_SHELLS.items():
         (COMPLETIONS / name).write_text(completion_script(shell))

@@ -39,7 +39,12 @@ MAY_IMPORT = {
     "images": GROUND,
     "deploy": LEAVES
     | {"rooted", "credentials", "definitions", "sources", "graph", "build", "images"},
+    "cacheserver": LEAVES
+    | {"sources", "rows", "commandline", "configfiles", "helptext", "manpage", "logs"},
 }
+#: Programs beside Morph: they use its rooms, and none of these uses them.
+PROGRAMS = {"cacheserver"}
+PACKAGES = ("morphlib", *PROGRAMS)
 #: Only these may import the top of the house.
 ABOVE_APP = {"__main__"}
 
@@ -50,7 +55,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_name(path): path for path in sorted((ROOT / "morphlib").rglob("*.py"))}
+MODULES = {
+    module_name(path): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
 
 
 def imported_modules(tree: ast.Module, package: str) -> Iterator[tuple[str, int]]:
@@ -74,17 +83,21 @@ def imports_of(name: str) -> list[tuple[str, int]]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(path.read_bytes(), filename=str(path))
     found = imported_modules(tree, package)
-    return [(module, line) for module, line in found if module.split(".")[0] == "morphlib"]
+    return [(module, line) for module, line in found if module.split(".")[0] in PACKAGES]
 
 
 def room_of(module: str) -> str:
     """The part of a module's name that names its room; empty for the package itself."""
+    if module.split(".")[0] in PROGRAMS:
+        return module.split(".")[0]
     return [*module.split("."), ""][1]
 
 
 def is_allowed(importer: str, imported: str) -> bool:
     if imported in ("", importer):
         return True
+    if imported in PROGRAMS:
+        return False
     if imported == "app":
         return importer in ABOVE_APP
     return importer not in MAY_IMPORT or imported in MAY_IMPORT[importer]
@@ -160,5 +173,7 @@ def test_rooms_know_what_is_above_them() -> None:
         ("build", "commands"),
         ("build", "settings"),
         ("commands", "app"),
+        ("commands", "cacheserver"),
+        ("cacheserver", "commands"),
     ):
         assert not is_allowed(importer, imported)

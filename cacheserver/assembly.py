@@ -1,0 +1,92 @@
+"""Putting a server together from its settings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from cacheserver.accesslog import AccessLog
+from cacheserver.application import Application, Context, add_reading
+from cacheserver.artifacts import Artifacts
+from cacheserver.auth import Gate, TokenFile
+from cacheserver.gitanswers import RepositoryAnswers
+from cacheserver.metrics import Metrics
+from cacheserver.pulling import Puller
+from cacheserver.repositories import Repositories
+from cacheserver.serving import Server
+from cacheserver.settings import ServerSettings, check_settings
+from cacheserver.tls import make_adapter
+from cacheserver.uploads import Uploads
+from cacheserver.writing import add_writing
+from morphlib.errors import MorphError, Reason
+from morphlib.events import AnyEvent, Status
+
+_log = logging.getLogger("morph.cacheserver")
+
+_LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "chatty": logging.DEBUG}
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A server that does not listen yet, and what is to be closed after it."""
+
+    server: Server
+    uploads: Uploads
+
+
+def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assembled:
+    """Raises MorphError for settings that can't be."""
+    check_settings(settings)
+    artifacts = Artifacts(settings.artifact_dir, _log_event, serve_unlisted=settings.serve_unlisted)
+    repositories = Repositories(settings.repo_dir, direct=settings.direct_mode)
+    uploads = Uploads(artifacts, settings.max_artifact_size)
+    context = Context(
+        artifacts,
+        RepositoryAnswers(repositories, settings.max_file_size),
+        settings.bundle_dir,
+        Metrics(version, lambda: _free_space(artifacts)),
+        settings.max_request_size,
+        settings.max_file_size,
+    )
+    application = Application(context, log.write)
+    add_reading(application)
+    if settings.enable_writes:
+        puller = _make_puller(settings, uploads)
+        gate = _make_gate(settings)
+        add_writing(application, uploads, puller, gate, get_writes=settings.get_writes)
+    address = ("127.0.0.1", 0) if settings.port_file else (settings.address, settings.port)
+    server = Server(
+        address,
+        application,
+        application.finish,
+        threads=settings.threads,
+        timeout=settings.timeout,
+        adapter=make_adapter(settings),
+    )
+    return Assembled(server, uploads)
+
+
+def _make_gate(settings: ServerSettings) -> Gate:
+    tokens = TokenFile(settings.token_file) if settings.token_file is not None else None
+    return Gate(tokens, needs_certificate=settings.tls_client_ca is not None)
+
+
+def _make_puller(settings: ServerSettings, uploads: Uploads) -> Puller:
+    try:
+        return Puller(uploads, settings.fetch_from, timeout=settings.timeout)
+    except ValueError as error:
+        raise MorphError(
+            f"--fetch-from: {error} is no HOST or HOST:PORT", reason=Reason.CONFIG
+        ) from error
+
+
+def _log_event(event: AnyEvent) -> None:
+    if isinstance(event, Status):
+        _log.log(_LEVELS.get(event.level, logging.INFO), "%s", event.text)
+
+
+def _free_space(artifacts: Artifacts) -> float:
+    try:
+        return artifacts.free_space()
+    except MorphError:
+        return 0.0

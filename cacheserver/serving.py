@@ -1,0 +1,250 @@
+"""The HTTP server: cheroot, with what it lacks for large files and for unfriendly clients.
+
+Why cheroot: it is one process with threads, so that counts, staged uploads and handles of
+repositories are shared; it hands out client certificates, streams bodies in and out, times out, and
+leaves room for what follows. Here files go out by sendfile, whatever their size; TLS handshakes
+happen in the threads that work, not in the one that accepts; connections that say nothing take no
+thread; bodies that nobody reads are not read; and every request is reported when it is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from cheroot import server, wsgi
+
+_log = logging.getLogger("morph.cacheserver")
+
+_BLOCK = 1 << 18
+_MAX_HEADERS = 1 << 16
+_MAX_IDLE = 4096  # connections that are kept alive
+_DISCARD = 1 << 16  # bytes of a body that are read only to keep the connection
+
+
+class FileBody:
+    """A part of an open file as the body of an answer. The file is closed after it was sent."""
+
+    def __init__(self, descriptor: int, offset: int, length: int) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.length = length
+
+    def read(self, size: int = _BLOCK) -> bytes:
+        """The next bytes; nothing at the end of the part, or of a file that got shorter."""
+        data = os.pread(self.descriptor, min(size, self.length), self.offset)
+        self.offset += len(data)
+        self.length -= len(data)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        while data := self.read():
+            yield data
+
+    def send(self, sock: socket.socket) -> Iterator[int]:
+        """Send by sendfile; gives the number of bytes after each call. Raises OSError."""
+        import select
+
+        timeout = sock.gettimeout()
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLOUT)
+        while self.length > 0:
+            try:
+                sent = os.sendfile(sock.fileno(), self.descriptor, self.offset, self.length)
+            except BlockingIOError:
+                if not poll.poll(None if timeout is None else timeout * 1000):
+                    raise TimeoutError("timed out") from None
+                continue
+            if sent == 0:
+                return
+            self.offset += sent
+            self.length -= sent
+            yield sent
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A request that is over. `sent` counts bytes of the body, `seconds` from the first byte of the
+    request to the last of the answer. Not `complete`: the client went away or took too long."""
+
+    environ: dict[str, Any]
+    status: int
+    sent: int
+    seconds: float
+    complete: bool
+
+
+class _Gateway(wsgi.Gateway_10):
+    """Between cheroot's request and the WSGI application."""
+
+    sent = 0
+
+    def get_environ(self) -> Any:
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        environ["wsgi.file_wrapper"] = _keep
+        return environ
+
+    def respond(self) -> None:
+        began = time.monotonic()
+        complete = False
+        try:
+            complete = self._answer()
+        except OSError as error:
+            self.req.close_connection = True
+            _log.info("request of %s ended early: %s", self.env["REMOTE_ADDR"], error)
+        finally:
+            status = int(self.req.status[:3]) if self.req.status else 0
+            seconds = time.monotonic() - began
+            self.req.server.report(Finished(self.env, status, self.sent, seconds, complete))
+
+    def _answer(self) -> bool:
+        """Was all of the answer sent? Raises OSError if the client is gone, or a disk is broken."""
+        response = self.req.server.wsgi_app(self.env, self.start_response)
+        try:
+            if self.req.rfile_remaining() > _DISCARD:
+                # cheroot would read what is left into memory, only to keep the connection.
+                self.req.close_connection = True
+            if isinstance(response, FileBody):
+                return self._send_file(response)
+            for block in filter(None, response):
+                self.write(block)
+                self.sent += len(block)
+            self.req.ensure_headers_sent()
+            return True
+        finally:
+            if hasattr(response, "close"):
+                response.close()
+
+    def _send_file(self, body: FileBody) -> bool:
+        sock = self.req.conn.socket
+        self.req.ensure_headers_sent()
+        if self.req.server.ssl_adapter is None:
+            for count in body.send(sock):
+                self.sent += count
+        else:
+            for block in body:
+                sock.sendall(block)
+                self.sent += len(block)
+        if body.length:
+            self.req.close_connection = True
+            _log.error("a file got shorter while it was sent")
+        return body.length == 0
+
+
+def _keep(body: FileBody, size: int = _BLOCK) -> FileBody:
+    return body
+
+
+class _HeaderReader(server.HeaderReader):
+    """Leaves out headers with underscores, which WSGI can't tell from those with dashes."""
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
+class _Request(server.HTTPRequest):
+    """Refuses what proxies and servers read in different ways."""
+
+    header_reader = _HeaderReader()
+
+    def read_request_headers(self) -> bool:
+        if not super().read_request_headers():  # type: ignore[no-untyped-call]
+            return False
+        if b"Transfer-Encoding" in self.inheaders:
+            return self._refuse("411 Length Required")
+        if not self.inheaders.get(b"Content-Length", b"0").isdigit():
+            return self._refuse("400 Bad Request")
+        return True
+
+    def _refuse(self, status: str) -> bool:
+        self.close_connection = True
+        self.simple_response(status)
+        return False
+
+    def rfile_remaining(self) -> int:
+        return int(getattr(self.rfile, "remaining", 0))
+
+
+class _Connection(server.HTTPConnection):
+    RequestHandlerClass = _Request
+    is_new = True
+
+    def communicate(self) -> bool:
+        adapter = self.server.ssl_adapter
+        if adapter is not None and not self.ssl_env:
+            try:
+                self.socket.do_handshake()
+                self.ssl_env = adapter.get_environ(self.socket)
+            except OSError as error:
+                _log.info("no TLS connection with %s: %s", self.remote_addr, error)
+                return False
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+
+class Server(wsgi.Server):
+    """An HTTP server for a WSGI application, `report` being told of every request."""
+
+    ConnectionClass = _Connection
+    max_request_header_size = _MAX_HEADERS
+    keep_alive_conn_limit = _MAX_IDLE
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        application: Callable[..., Any],
+        report: Callable[[Finished], None],
+        *,
+        threads: int,
+        timeout: int,
+        adapter: Any = None,
+    ) -> None:
+        super().__init__(
+            address,
+            application,
+            numthreads=threads,
+            server_name="morph-cache-server",
+            request_queue_size=1024,
+            timeout=timeout,
+            shutdown_timeout=2,
+        )
+        self.gateway = _Gateway
+        self.report = report
+        self.ssl_adapter = adapter
+
+    def process_conn(self, conn: _Connection) -> None:
+        """Give a connection to a thread, or wait until there is something to read from it."""
+        if conn.is_new:
+            conn.is_new = False
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        _log.log(level, "%s", msg, exc_info=traceback)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at, once `prepare` was called."""
+        return int(self.bind_addr[1])
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 HIDDEN = "(hidden)"
 
@@ -35,6 +35,23 @@ def hide_passwords(environment: Mapping[str, str], secret: Collection[str] = ())
         name: HIDDEN if name in secret or is_secret_name(name) else value
         for name, value in environment.items()
     }
+
+
+def hide_assignments(words: Iterable[str]) -> list[str]:
+    """Words of a command line, with a placeholder for the value in NAME.KEY=VALUE of a secret KEY.
+
+    NAME may have dots and `=` in it.
+    """
+    return [_hide_assignment(word) for word in words]
+
+
+def _hide_assignment(word: str) -> str:
+    end = word.find("=")
+    while end >= 0:
+        if is_secret_name(word[:end].rpartition(".")[2]):
+            return f"{word[:end]}={HIDDEN}"
+        end = word.find("=", end + 1)
+    return word
 
 
 def hide_credentials(text: str) -> str:

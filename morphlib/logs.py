@@ -12,7 +12,7 @@ from logging.handlers import RotatingFileHandler, SysLogHandler
 from pathlib import Path
 from typing import Protocol
 
-from morphlib.credentials import hide_credentials, hide_passwords
+from morphlib.credentials import hide_assignments, hide_credentials, hide_passwords
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, DeploymentOutput, Listener, SourceFailed, Status
 from morphlib.process import quote
@@ -76,7 +76,7 @@ def add_log(listener: Listener, settings: LogSettings, argv: Sequence[str]) -> L
 
 def _log_start(logger: logging.Logger, settings: LogSettings, argv: Sequence[str]) -> None:
     logger.info("Morph %s started", describe_version())
-    logger.debug("command line: %s", hide_credentials(quote(argv)))
+    logger.debug("command line: %s", hide_credentials(quote(hide_assignments(argv))))
     for name, value in sorted(hide_passwords(os.environ).items()):
         logger.debug("environment: %s=%s", name, hide_credentials(value))
     for name, setting in named_values(settings).items():

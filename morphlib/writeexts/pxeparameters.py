@@ -1,0 +1,128 @@
+"""Parameters of what lets machines boot over the network."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from morphlib.errors import MorphError, Reason
+from morphlib.images.programs import Data, check_there
+from morphlib.writeexts.imageparameters import DTB_PATH, INITRAMFS_PATH, KERNEL_ARGS
+from morphlib.writeexts.parameters import (
+    Parameter,
+    Parameters,
+    boolean,
+    choice,
+    parameter_error,
+    text,
+)
+from morphlib.writeexts.pxe import address
+from morphlib.writeexts.restarting import can_be_told
+
+
+class Mode(StrEnum):
+    EXISTING_SERVER = "existing-server"
+
+
+class Bootloader(StrEnum):
+    NONE = "none"
+    PXELINUX = "pxelinux"
+
+
+MODE = choice(
+    "PXEBOOT_MODE",
+    "existing-server: DHCP, TFTP and NFS servers are there, and files are put where they look.",
+    Mode.EXISTING_SERVER,
+)
+TFTP = address(
+    "PXEBOOT_CONFIG_TFTP_ADDRESS",
+    """The directory that the TFTP server serves: sftp://[USER@]HOST/DIRECTORY, or a directory of
+    this machine. Kernel and configuration go there, by ssh and rsync. Required.""",
+    "sftp",
+)
+ROOTFS = address(
+    "PXEBOOT_ROOTFS_RSYNC_ADDRESS",
+    """A directory that the NFS server exports: rsync://[USER@]HOST/DIRECTORY, reached by ssh as
+    root, or a directory of this machine. The system goes there as MAC/VERSION. Without it, the
+    system as a whole is an initramfs, and runs in the memory of the machine.""",
+    "rsync",
+)
+NFSROOT = text(
+    "PXEBOOT_NFSROOT",
+    "That directory as the machine mounts it: SERVER:/DIRECTORY.",
+    shown="the host and directory of PXEBOOT_ROOTFS_RSYNC_ADDRESS",
+)
+BOOTLOADER = choice(
+    "PXEBOOT_BOOTLOADER",
+    """none: the machine's boot loader is there, or in its firmware. pxelinux: it is put into the
+    TFTP directory as well, for the BIOS of PCs; DHCP has to name pxelinux.0.""",
+    Bootloader.NONE,
+)
+INSTALLER = boolean(
+    "PXE_INSTALLER",
+    """The system installs another on the disk of the machine. When it has, the machine is told to
+    boot from that, and everything is taken off the servers. With no, the system stays there.""",
+    default=True,
+)
+INSTALLED_COMMAND = text(
+    "PXEBOOT_INSTALLED_COMMAND",
+    "A script of the shell that ends when the machine is installed.",
+    shown="wait for the word 'installed' on standard input",
+)
+PXE_REBOOT_COMMAND = text(
+    "PXEBOOT_PXE_REBOOT_COMMAND",
+    "A script of the shell that restarts the machine so that it boots from the network.",
+    shown="by IPMI, or people are told to",
+)
+REBOOT_COMMAND = text(
+    "PXEBOOT_REBOOT_COMMAND",
+    "A script of the shell that restarts the machine so that it boots from its disk.",
+    shown="by IPMI, or people are told to",
+)
+IPMI_HOST = text("IPMI_HOST", "The controller of the machine's power.")
+IPMI_USER = text("IPMI_USER", "Who logs in there.")
+IPMI_PASSWORD = text("IPMI_PASSWORD", "The password for that.", secret=True)
+
+PXELINUX = Data(Path("/usr/lib/PXELINUX/pxelinux.0"), "pxelinux")
+LDLINUX = Data(Path("/usr/lib/syslinux/modules/bios/ldlinux.c32"), "syslinux-common")
+
+PARAMETERS: tuple[Parameter[Any], ...] = (
+    MODE,
+    TFTP,
+    ROOTFS,
+    NFSROOT,
+    BOOTLOADER,
+    INSTALLER,
+    INSTALLED_COMMAND,
+    PXE_REBOOT_COMMAND,
+    REBOOT_COMMAND,
+    IPMI_HOST,
+    IPMI_USER,
+    IPMI_PASSWORD,
+    INITRAMFS_PATH,
+    DTB_PATH,
+    KERNEL_ARGS,
+)
+
+
+def check_together(given: Parameters) -> None:
+    """Raises MorphError for parameters that do not go together, or lack what they need here."""
+    if given[TFTP] is None:
+        raise parameter_error("PXEBOOT_CONFIG_TFTP_ADDRESS was not given")
+    if given[BOOTLOADER] is Bootloader.PXELINUX:
+        check_there([PXELINUX, LDLINUX], what="PXEBOOT_BOOTLOADER pxelinux")
+    if given[INITRAMFS_PATH] and given[ROOTFS] is None:
+        raise parameter_error(
+            "INITRAMFS_PATH needs PXEBOOT_ROOTFS_RSYNC_ADDRESS: without it, the system itself "
+            "is the initramfs"
+        )
+    if not given[NFSROOT].isprintable() or " " in given[NFSROOT]:
+        raise parameter_error(f"PXEBOOT_NFSROOT {given[NFSROOT]!r} is no SERVER:/DIRECTORY")
+    if given[INSTALLER] and not given[INSTALLED_COMMAND] and not can_be_told():
+        raise MorphError(
+            "nobody can tell when the machine is installed: standard input is /dev/null",
+            reason=Reason.DEPLOY,
+            hint="set PXEBOOT_INSTALLED_COMMAND, deploy this alone from a terminal, or set "
+            "PXE_INSTALLER to no if nothing is installed",
+        )

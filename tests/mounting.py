@@ -26,3 +26,15 @@ def mounted(
             yield Path(name)
         finally:
             subprocess.run(["umount", name], check=True)
+
+
+@contextmanager
+def loop_device(image: Path, *options: str) -> Iterator[Path]:
+    """Make an image a block device; `options` are those of losetup. Gives the device."""
+    command = ["losetup", "--find", "--show", *options, str(image)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    device = Path(done.stdout.strip())
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)

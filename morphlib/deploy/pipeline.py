@@ -146,6 +146,7 @@ class Pipeline:
         environment = with_python_path(prepared.deployment.environment, str(self.context.python))
         environment.setdefault("SOURCE_DATE_EPOCH", str(MTIME))
         environment["MORPH_SYSTEM_KEY"] = prepared.build.graph.system.key
+        environment["MORPH_ARCH"] = prepared.build.graph.arch
         return environment
 
     def _hints(self, prepared: Prepared, tree: SystemTree) -> dict[str, str]:

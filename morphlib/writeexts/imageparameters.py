@@ -69,15 +69,17 @@ def _one_line(name: str, help_text: str, shown: str = "") -> Parameter[str]:
     return Parameter(name, help_text, parse, "", shown=shown)
 
 
-def _label(value: str) -> str:
-    """Raises ValueError unless it can be the name of a version."""
-    if not _LABEL.fullmatch(value):
-        raise ValueError(
-            f"VERSION_LABEL {value!r} is not valid: it takes letters, digits and hyphens"
-        )
-    if value == "default":
-        raise ValueError("VERSION_LABEL can't be 'default': that is the name of the link")
-    return value
+def version_name(name: str, help_text: str) -> Parameter[str]:
+    """The name of a version of a system, of which the disk has or gets a directory."""
+
+    def parse(value: str) -> str:
+        if not _LABEL.fullmatch(value):
+            raise ValueError(f"{name} {value!r} is not valid: it takes letters, digits and hyphens")
+        if value == "default":
+            raise ValueError(f"{name} can't be 'default': that is the name of the link")
+        return value
+
+    return Parameter(name, help_text, parse, "")
 
 
 DISK_SIZE = size(
@@ -85,12 +87,10 @@ DISK_SIZE = size(
     """Size of the disk image: a number of bytes, or one with k, m or g for KiB, MiB or GiB. It must
     be given for a file; a block device is used as it is.""",
 )
-VERSION_LABEL = Parameter(
+VERSION_LABEL = version_name(
     "VERSION_LABEL",
     """Name of the version that an upgrade adds: letters, digits and hyphens. The version of an
     initial deployment is always called factory.""",
-    _label,
-    "",
 )
 INITRAMFS_PATH = _in_tree("INITRAMFS_PATH")
 DTB_PATH = _in_tree("DTB_PATH")

@@ -16,6 +16,7 @@ from morphlib.images.btrfs.model import Change, Directory, Symlink
 from morphlib.images.btrfs.reader import Image, is_btrfs
 from morphlib.images.btrfs.upgrade import upgrade_image
 from morphlib.images.partitions import partition_starts
+from morphlib.writeexts.bootloaders import config_is_wanted
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.disks import Disk
 from morphlib.writeexts.imagelayout import (
@@ -29,7 +30,7 @@ from morphlib.writeexts.imageparameters import ROOT_DEVICE
 from morphlib.writeexts.machine import architecture_of
 from morphlib.writeexts.output import status
 from morphlib.writeexts.parameters import Parameters
-from morphlib.writeexts.systemimage import TIME, config_is_wanted
+from morphlib.writeexts.systemimage import TIME
 from morphlib.writeexts.tree import Tree
 
 _LOADED = re.compile(
@@ -124,7 +125,7 @@ def add_version(
         state = tuple(name for name in system.fstab.state if not image.exists(f"state/{name}"))
         has_state = image.exists("state")
     boot = BootFiles()
-    if installed.loaded or config_is_wanted(given, architecture_of(tree)):
+    if installed.loaded or config_is_wanted(given, architecture_of(tree, given.environment)):
         boot = read_boot_files(tree, given)
     _check_boots(installed, label, boot.names)
     changes: list[Change] = [] if has_state or not state else [Directory("state")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from collections.abc import Mapping
 
 from morphlib.architecture import host_architecture
 from morphlib.errors import MorphError
@@ -24,12 +25,15 @@ _ARCHITECTURES = {
 }
 
 
-def architecture_of(tree: Tree) -> str:
-    """An architecture that the system's programs are for; this machine's if they do not tell.
+def architecture_of(tree: Tree, environment: Mapping[str, str] | None = None) -> str:
+    """The system's architecture, which Morph tells in the `environment` of extensions (MORPH_ARCH).
 
-    Names of architectures that programs look alike for (little-endian and big-endian, with and
-    without floating point) are not told apart.
+    Without that: one that the system's programs are for; this machine's if they do not tell. Names
+    of architectures that programs look alike for (little-endian and big-endian, with and without
+    floating point) are not told apart.
     """
+    if environment is not None and (told := environment.get("MORPH_ARCH")):
+        return told
     machine = elf_machine(tree)
     if machine is not None:
         return _ARCHITECTURES.get(machine, f"ELF machine {machine}")

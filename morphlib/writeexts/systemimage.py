@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid5
 
 from morphlib.errors import MorphError, Reason
-from morphlib.images import esp as efi
-from morphlib.images import gpt, syslinux
+from morphlib.images import gpt
 from morphlib.images.btrfs.create import create_image, least_size
 from morphlib.images.btrfs.model import Entry, File
-from morphlib.images.esp import FIRMWARES, Firmware, make_esp
+from morphlib.images.esp import Firmware, make_esp
 from morphlib.images.gpt import ALIGNMENT, Partition
-from morphlib.images.programs import Data, Program, check_there
 from morphlib.images.syslinux import GPT_MBR, read_syslinux
 from morphlib.writeexts.aside import new_file
 from morphlib.writeexts.boot import extlinux_config
+from morphlib.writeexts.bootloaders import (
+    check_programs,
+    choose_bootloader,
+    config_is_wanted,
+    firmware_for,
+)
 from morphlib.writeexts.devices import Device
+from morphlib.writeexts.disks import open_disk
 from morphlib.writeexts.imageidentity import identify
 from morphlib.writeexts.imagelayout import (
     BootFiles,
@@ -28,15 +33,13 @@ from morphlib.writeexts.imagelayout import (
     read_boot_files,
 )
 from morphlib.writeexts.imageparameters import (
-    BOOTLOADER_CONFIG_FORMAT,
-    BOOTLOADER_INSTALL,
     DISK_SIZE,
     DTB_PATH,
     KERNEL_ARGS,
     ROOT_DEVICE,
     Bootloader,
 )
-from morphlib.writeexts.machine import architecture_of, is_x86, this_architecture
+from morphlib.writeexts.machine import architecture_of, this_architecture
 from morphlib.writeexts.output import status
 from morphlib.writeexts.parameters import Parameters, parameter_error
 from morphlib.writeexts.tree import Tree
@@ -60,14 +63,14 @@ def check_system_image(given: Parameters) -> None:
 
 
 def check_bootloader(given: Parameters) -> None:
-    """Raise MorphError if a program is missing that the boot loader needs.
+    """Raise MorphError if there is no such boot loader, or a program is missing that it needs.
 
     Without the tree the system is taken to be for this machine, if the deployment does not tell
     (MORPH_ARCH).
     """
     architecture = given.environment.get("MORPH_ARCH") or this_architecture()
     chosen = choose_bootloader(given, architecture)
-    check_there(_programs(chosen, FIRMWARES.get(architecture)), what=_need(chosen))
+    check_programs(chosen, firmware_for(architecture) if chosen.is_efi else None)
 
 
 def make_system_image(
@@ -93,6 +96,21 @@ def make_system_image(
         plan.write(part, given[DISK_SIZE])
 
 
+def write_system_to_device(
+    tree: Tree, device: Path, given: Parameters, *, devices: Mapping[str, Device]
+) -> None:
+    """Write the system in `tree` to a block device, all of it, whatever DISK_SIZE says.
+
+    The device is touched only when everything is known to fit. Raises MorphError if somebody uses
+    it, and otherwise like `make_system_image`, which explains the rest.
+    """
+    plan = plan_disk(tree, given, devices=devices)
+    with open_disk(device) as disk:
+        status(msg="Writing to %(device)s", device=device)
+        plan.write(device, disk.size, sector=disk.sector, clear=disk.clear)
+        disk.settle()
+
+
 @dataclass(frozen=True, slots=True)
 class DiskPlan:
     """All that is written to a disk. The file system takes all of it, or a partition."""
@@ -102,44 +120,53 @@ class DiskPlan:
     bootloader: Bootloader
     firmware: Firmware | None
 
-    def write(self, disk: Path, size: int) -> None:
-        """Write it to an image or block device of `size` bytes. Raises MorphError."""
-        start, end = self._place(size)
-        self._check_room(end - start, size - (end - start))
+    def write(
+        self,
+        disk: Path,
+        size: int,
+        *,
+        sector: int = 512,
+        clear: Callable[[], None] | None = None,
+    ) -> None:
+        """Write it to an image or block device of `size` bytes.
+
+        `sector` is the device's, in bytes; `clear` takes away what is on it. Raises MorphError,
+        where there is no room before anything is written or cleared.
+        """
+        start, end = self._place(size, sector)
         area, entries = b"", self.entries
         if self.bootloader.is_bios:
             parts = read_syslinux()
             area, entries = parts.area(), (*entries, File("ldlinux.c32", parts.module, 0o444))
-        create_image(
-            disk,
-            end - start,
-            entries,
-            fsid=self.filesystem,
-            time=TIME,
-            label=_LABEL,
-            offset=start,
-            reserved=area,
-        )
+        if clear is not None or end <= start:
+            _check_room(entries, end - start, size)
+        if clear is not None:
+            clear()
+        try:
+            create_image(
+                disk,
+                end - start,
+                entries,
+                fsid=self.filesystem,
+                time=TIME,
+                label=_LABEL,
+                offset=start,
+                reserved=area,
+            )
+        except MorphError as error:
+            if error.reason is Reason.SPACE:
+                _check_room(entries, end - start, size)
+            raise
         if self.firmware is not None:
-            self._write_partitions(disk, size, start, end)
+            self._write_partitions(disk, size, start, end, sector)
 
-    def _place(self, size: int) -> tuple[int, int]:
+    def _place(self, size: int, sector: int) -> tuple[int, int]:
         """Where on the disk the file system begins and ends."""
         if self.firmware is None:
             return 0, size // 4096 * 4096
-        return ALIGNMENT + _esp_size(size), gpt.usable(size)
+        return ALIGNMENT + _esp_size(size), gpt.usable(size, sector)
 
-    def _check_room(self, room: int, rest: int) -> None:
-        """With partitions, what `create_image` says it needs would not be what the disk needs."""
-        if self.firmware is not None and (needed := least_size(self.entries)) > room:
-            raise MorphError(
-                f"the system does not fit on the disk: it needs {needed + rest} bytes at least, "
-                f"and the disk has {max(room + rest, 0)}",
-                reason=Reason.SPACE,
-                hint="Give a larger DISK_SIZE",
-            )
-
-    def _write_partitions(self, disk: Path, size: int, start: int, end: int) -> None:
+    def _write_partitions(self, disk: Path, size: int, start: int, end: int, sector: int) -> None:
         assert self.firmware is not None
         esp = Partition(gpt.ESP, self.guid("esp"), "EFI system", ALIGNMENT, start - ALIGNMENT)
         bootable = gpt.LEGACY_BOOT if self.bootloader.is_bios else 0
@@ -152,7 +179,7 @@ class DiskPlan:
             time=TIME,
         )
         code = GPT_MBR.path.read_bytes() if self.bootloader.is_bios else b""
-        gpt.write_table(disk, size, self.guid("disk"), (esp, root), boot_code=code)
+        gpt.write_table(disk, size, self.guid("disk"), (esp, root), sector=sector, boot_code=code)
 
     def guid(self, name: str) -> UUID:
         return uuid5(self.filesystem, name)
@@ -166,10 +193,10 @@ def plan_disk(
     default_root_device: str = "/dev/sda",
 ) -> DiskPlan:
     """What a new disk gets. Raises MorphError for what can't be, and programs that are missing."""
-    architecture = architecture_of(tree)
+    architecture = architecture_of(tree, given.environment)
     bootloader = choose_bootloader(given, architecture)
-    firmware = _firmware(architecture) if bootloader.is_efi else None
-    check_there(_programs(bootloader, firmware), what=_need(bootloader))
+    firmware = firmware_for(architecture) if bootloader.is_efi else None
+    check_programs(bootloader, firmware)
     filesystem = identify(tree, given, devices)
     root_device = given[ROOT_DEVICE] or default_root_device
     system = System.on(tree, filesystem, devices, root_device)
@@ -188,47 +215,16 @@ def plan_disk(
     return DiskPlan(filesystem, entries, bootloader, firmware)
 
 
-def config_is_wanted(given: Parameters, architecture: str) -> bool:
-    """Whether a boot loader has to be told what to boot."""
-    asked = given[BOOTLOADER_CONFIG_FORMAT] is not None
-    install = given[BOOTLOADER_INSTALL]
-    return asked or is_x86(architecture) or (install is not None and install.is_efi)
-
-
-def choose_bootloader(given: Parameters, architecture: str) -> Bootloader:
-    """What a disk with a system gets. Raises MorphError if it can't boot such a system."""
-    if not config_is_wanted(given, architecture):
-        return Bootloader.NONE
-    chosen = given[BOOTLOADER_INSTALL] or Bootloader.EXTLINUX
-    if chosen.is_bios and not is_x86(architecture):
-        raise parameter_error(
-            f"extlinux boots systems for x86 only, and this one is for {architecture}: "
-            "BOOTLOADER_INSTALL has to be something else, such as none"
-        )
-    return chosen
-
-
-def _firmware(architecture: str) -> Firmware:
-    if architecture not in FIRMWARES:
-        raise parameter_error(
-            f"grub-efi boots systems for {', '.join(FIRMWARES)} only, "
-            f"and this one is for {architecture}"
-        )
-    return FIRMWARES[architecture]
-
-
-def _programs(bootloader: Bootloader, firmware: Firmware | None) -> Iterator[Program | Data]:
-    if bootloader.is_bios:
-        yield from syslinux.PROGRAMS
-    if bootloader is Bootloader.BOTH:
-        yield GPT_MBR
-    if bootloader.is_efi:
-        yield from efi.PROGRAMS if firmware is None else firmware.programs
-
-
-def _need(bootloader: Bootloader) -> str:
-    return f"the boot loader that BOOTLOADER_INSTALL {bootloader} puts on the disk"
-
-
 def _esp_size(disk: int) -> int:
     return _SMALL_ESP if disk < _LARGE_DISK else _LARGE_ESP
+
+
+def _check_room(entries: Sequence[Entry], room: int, size: int) -> None:
+    """Raise MorphError if the file system does not fit into `room` bytes of a disk of `size`."""
+    if (needed := least_size(entries)) > room:
+        raise MorphError(
+            f"the system does not fit on the disk: it needs {needed + size - room} bytes at least, "
+            f"and the disk has {size}",
+            reason=Reason.SPACE,
+            hint="Give a larger DISK_SIZE, or take a larger disk",
+        )

@@ -12,7 +12,7 @@ import pytest
 _QEMU = "qemu-system-x86_64"
 _OVMF = Path("/usr/share/OVMF")
 #: Emulating a whole computer takes its time on a busy machine, in seconds.
-_TIMEOUT = 60
+_TIMEOUT = 300
 
 
 class Firmware(Enum):
@@ -20,16 +20,23 @@ class Firmware(Enum):
     UEFI = "uefi"
 
 
-def boot(image: Path, firmware: Firmware, *, disk: str = "virtio") -> str:
+def boot(image: Path, firmware: Firmware, *, disk: str = "virtio", sector: int = 512) -> str:
     """Boot a raw image until the system powers itself off. Returns what its serial console said.
 
-    The image stays as it is. `disk` is QEMU's name of the kind of disk.
+    The image stays as it is. `disk` is QEMU's name of the kind of disk, of which only virtio has
+    sectors of another size (in bytes).
     """
     command = [_QEMU, "-m", "384", "-nodefaults", "-no-user-config", "-display", "none"]
     # All is emulated: the real mode that boot loaders run in fails under nested virtualization.
     command += ["-machine", "q35,accel=tcg", "-vga", "std"]
     command += ["-serial", "stdio", "-no-reboot", "-nic", "none"]
-    command += ["-drive", f"file={image},format=raw,if={disk},snapshot=on"]
+    drive = f"file={image},format=raw,snapshot=on"
+    if sector == 512:
+        command += ["-drive", f"{drive},if={disk}"]
+    else:
+        sizes = f"logical_block_size={sector},physical_block_size={sector}"
+        command += ["-drive", f"{drive},if=none,id=disk"]
+        command += ["-device", f"virtio-blk-pci,drive=disk,{sizes}"]
     if firmware is Firmware.UEFI:
         code = _OVMF / "OVMF_CODE_4M.fd"
         command += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}"]

@@ -69,6 +69,7 @@ def test_what_morph_sets(any_world: World) -> None:
     assert "/impostor" not in text
     assert found["UPGRADE"] == "no"
     assert found["MORPH_SYSTEM_KEY"] == world.trove.image().name.partition(".")[0]
+    assert found["MORPH_ARCH"] == "x86_64"
     assert found["SOURCE_DATE_EPOCH"].isdecimal()
     assert found[MARKER] == str(world.trove.root)
     mine, own, library = found["PYTHONPATH"].split(":")
@@ -85,6 +86,7 @@ def test_what_morph_sets(any_world: World) -> None:
     assert checking["TMPDIR"] == str(world.trove.root)
     assert "MORPH_DEVICE_TABLE" not in checking
     assert checking["MORPH_SYSTEM_KEY"] == found["MORPH_SYSTEM_KEY"]
+    assert checking["MORPH_ARCH"] == found["MORPH_ARCH"]
 
 
 def test_built_in_extensions_find_all_of_it(any_world: World) -> None:
@@ -98,7 +100,8 @@ def test_built_in_extensions_find_all_of_it(any_world: World) -> None:
     )
     found = variables(out.read_text())
     assert [found[name] for name in "ABCD"] == ["1", "", "c d", "d"]
-    expected = {"UPGRADE", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY", "SOURCE_DATE_EPOCH", "TMPDIR"}
+    expected = {"UPGRADE", "MORPH_ARCH", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY"}
+    expected |= {"SOURCE_DATE_EPOCH", "TMPDIR"}
     if world.trove.user != 0:
         expected |= {"MORPH_DEVICE_TABLE"}
     assert expected <= set(found)

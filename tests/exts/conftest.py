@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.exts.programs import NOBODY
+from tests.boot.tiny import make_system
+from tests.exts.disks import BOOT
+from tests.exts.programs import NOBODY, succeed
 
 
 @pytest.fixture
@@ -29,3 +31,17 @@ def users_tree() -> Iterator[Path]:
             os.chown(path, NOBODY, NOBODY)
     yield root
     shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two versions of a system."""
+    directory = tmp_path_factory.mktemp("systems")
+    return {name: make_system(directory / name, name) for name in ("one", "two")}
+
+
+@pytest.fixture
+def image(systems: dict[str, Path], tmp_path: Path) -> Path:
+    """An image of the first version."""
+    succeed("rawdisk.write", systems["one"], tmp_path / "disk.img", env=BOOT)
+    return tmp_path / "disk.img"

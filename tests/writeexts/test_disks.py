@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from morphlib.errors import MorphError
 from morphlib.writeexts.disks import is_block_device, open_disk
-from tests.mounting import mounted, needs_root
+from tests.mounting import loop_device, mounted, needs_root
 
 SIZE = 128 << 20
 
@@ -21,17 +19,6 @@ def image(tmp_path: Path) -> Path:
     with path.open("wb") as file:
         file.truncate(SIZE)
     return path
-
-
-@contextmanager
-def loop_device(image: Path, *options: str) -> Iterator[Path]:
-    command = ["losetup", "--find", "--show", *options, str(image)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    device = Path(done.stdout.strip())
-    try:
-        yield device
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def test_image_is_ours(image: Path) -> None:

@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 #: Step implementations that projects have for an earlier Morph, where a copy lies beside us.
 EARLIER_STEPS = CHECKOUT.parent / "shared" / "seeds" / "morph-implementations.yarn.txt"
 
-PARTS = ("style", "unit-tests", "yarns")
+PARTS = ("style", "unit-tests", "example", "yarns")
 
 #: Messages are read by programs, and nobody is there to answer git's questions.
 CLEAN = {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"}
@@ -56,6 +56,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[frozenset[str], bool]:
             help={
                 "style": "lint, formatting and types",
                 "unit-tests": "tests/, by pytest",
+                "example": "the example is built, deployed, booted and upgraded, by pytest",
                 "yarns": "the scenarios of yarns/, by yarn",
             }[part],
         )
@@ -135,14 +136,23 @@ def read_report(path: Path, status: int) -> Score:
     return score if status == 0 or failed else score + Score(failed=1)
 
 
-def check_unit_tests(scratch: Path) -> Score:
+def run_pytest(scratch: Path, *arguments: str) -> Score:
     report = scratch / "report.xml"
-    # A file's tests stay together: what they share is made once.
-    parallel = ["-n", str(min(2, count_processors())), "--dist", "loadfile"]
-    command = [str(BIN / "python"), "-m", "pytest", "-q", *parallel, f"--junitxml={report}"]
-    announce("pytest")
+    report.unlink(missing_ok=True)  # that of another run
+    command = [str(BIN / "python"), "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+    announce(" ".join(["pytest", *arguments]))
     done = subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **CLEAN}, check=False)
     return read_report(report, done.returncode)
+
+
+def check_unit_tests(scratch: Path) -> Score:
+    # A file's tests stay together: what they share is made once.
+    return run_pytest(scratch, "-n", str(min(2, count_processors())), "--dist", "loadfile")
+
+
+def check_example(scratch: Path) -> Score:
+    # One after the other: building it takes the whole machine.
+    return run_pytest(scratch, "-m", "example", "tests/boot")
 
 
 # ---- Scenarios -------------------------------------------------------------------------------
@@ -258,6 +268,8 @@ def main(arguments: Sequence[str]) -> int:
             scores["style"] = check_style()
         if "unit-tests" in parts:
             scores["unit-tests"] = check_unit_tests(scratch)
+        if "example" in parts:
+            scores["example"] = check_example(scratch)
         if "yarns" in parts:
             scores["yarns"] = check_yarns(scratch, snapshot)
     announce("summary")

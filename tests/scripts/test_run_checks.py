@@ -26,11 +26,11 @@ def checks() -> ModuleType:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], {"style", "unit-tests", "yarns"}),
+        ([], {"style", "unit-tests", "example", "yarns"}),
         (["--style"], {"style"}),
         (["--style", "--yarns"], {"style", "yarns"}),
-        (["--no-yarns"], {"style", "unit-tests"}),
-        (["--no-style", "--no-unit-tests"], {"yarns"}),
+        (["--no-yarns"], {"style", "unit-tests", "example"}),
+        (["--no-style", "--no-unit-tests"], {"example", "yarns"}),
         (["--unit-tests", "--no-style"], {"unit-tests"}),
     ],
 )
@@ -40,7 +40,7 @@ def test_options(checks: ModuleType, arguments: list[str], parts: set[str]) -> N
 
 def test_nothing_left_to_check(checks: ModuleType) -> None:
     with pytest.raises(SystemExit) as ended:
-        checks.parse_arguments(["--no-style", "--no-unit-tests", "--no-yarns"])
+        checks.parse_arguments(["--no-style", "--no-unit-tests", "--no-example", "--no-yarns"])
     assert ended.value.code == 2
 
 

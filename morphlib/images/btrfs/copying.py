@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
+from typing import Protocol
 
 from crc32c import crc32c
 
@@ -13,12 +14,19 @@ from morphlib.images.btrfs.fstree import Piece
 from morphlib.images.btrfs.layout import SECTOR
 from morphlib.images.btrfs.planned import Data
 from morphlib.images.btrfs.scan import changed, check_unchanged
-from morphlib.images.btrfs.target import Target
 
 _BUFFER = 4 << 20
 
 
-def copy_data(target: Target, pieces: Iterable[Piece]) -> bytes:
+class DataTarget(Protocol):
+    """What is written to. Raises OSError or MorphError."""
+
+    def write(self, data: bytes | memoryview, at: int) -> None:
+        """Write at a logical address."""
+        ...
+
+
+def copy_data(target: DataTarget, pieces: Iterable[Piece]) -> bytes:
     """Write data, which is in the order of its addresses. Gives the checksums of all sectors.
 
     Data of many small files is written at once. Raises MorphError if a file can't be read or is
@@ -33,7 +41,7 @@ def copy_data(target: Target, pieces: Iterable[Piece]) -> bytes:
 
 
 class _Copier:
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: DataTarget) -> None:
         self._target = target
         self._buffer = memoryview(bytearray(_BUFFER))
         self._start = self._filled = 0

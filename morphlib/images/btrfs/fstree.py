@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.btree import LeafPacker, Tree, largest_item
@@ -84,15 +84,16 @@ def build(
 
     Raises MorphError for what btrfs can't hold.
     """
-    inodes = _number(root)
-    builder = _Builder(node_size, time, space)
+    inodes = number_inodes(root)
+    packer = LeafPacker(node_size)
+    builder = ItemBuilder(packer, space, node_size, time, GENERATION)
     for inode in inodes:
         builder.add(inode)
-    tree = Tree(root.id, builder.packer.finish(), node_size, snapshots)
+    tree = Tree(root.id, packer.finish(), node_size, snapshots)
     return Subtree(tree, builder.pieces)
 
 
-def _number(root: Root) -> list[Inode]:
+def number_inodes(root: Root) -> list[Inode]:
     """All inodes of a subvolume by number, which they get here with their names."""
     root.top.number = FIRST_FREE
     root.top.names = [(FIRST_FREE, 0, b"..")]
@@ -120,18 +121,35 @@ def _name_of(item: tuple[bytes, object]) -> bytes:
     return item[0]
 
 
-class _Builder:
-    """Makes the items of one inode after another."""
+class ItemSink(Protocol):
+    """Takes items, those of an inode in the order of their keys."""
 
-    def __init__(self, node_size: int, time: int, space: DataSpace) -> None:
-        self.packer = LeafPacker(node_size)
+    def add(self, objectid: int, kind: int, offset: int, content: bytes) -> None: ...
+
+
+class ExtentSource(Protocol):
+    """Gives space for data."""
+
+    def take(self, length: int) -> list[tuple[int, int]]:
+        """Addresses and lengths of extents for `length` bytes, in whole sectors."""
+        ...
+
+
+class ItemBuilder:
+    """Makes the items of one inode after another, and takes space for their data."""
+
+    def __init__(
+        self, sink: ItemSink, space: ExtentSource, node_size: int, time: int, generation: int
+    ) -> None:
+        self._sink = sink
+        self._generation = generation
         self.pieces: list[Piece] = []
         self._largest = largest_item(node_size)
         self._time = time
         self._space = space
 
     def add(self, inode: Inode) -> None:
-        add, number, names = self.packer.add, inode.number, inode.names
+        add, number, names = self._sink.add, inode.number, inode.names
         pieces: list[tuple[int, int, int]] = []
         size = nbytes = 0
         if inode.inline is not None:
@@ -140,6 +158,8 @@ class _Builder:
             size = inode.data.size
             pieces = self._place(inode.data, number)
             nbytes = sum([length for _, _, length in pieces])
+        elif inode.shared is not None:
+            size, nbytes = inode.shared.size, inode.shared.nbytes
         elif inode.children:
             size = 2 * sum(map(len, inode.children))
         seconds, nanoseconds = divmod(inode.mtime_ns, 1_000_000_000)
@@ -149,7 +169,16 @@ class _Builder:
             INODE_ITEM,
             0,
             INODE.pack(
-                *(GENERATION, GENERATION, size, nbytes, 0, len(names), inode.uid, inode.gid),
+                *(
+                    self._generation,
+                    self._generation,
+                    size,
+                    nbytes,
+                    0,
+                    len(names),
+                    inode.uid,
+                    inode.gid,
+                ),
                 *(inode.mode, encode_rdev(inode.rdev) if inode.rdev else 0, 0, 0),
                 *(time, 0, time, 0, seconds, nanoseconds, time, 0),
             ),
@@ -164,12 +193,15 @@ class _Builder:
         if inode.children:
             self._add_children(inode, inode.children)
         elif inode.inline is not None:
-            head = FILE_EXTENT_HEAD.pack(GENERATION, size, 0, EXTENT_INLINE)
+            head = FILE_EXTENT_HEAD.pack(self._generation, size, 0, EXTENT_INLINE)
             add(number, EXTENT_DATA, 0, head + inode.inline)
+        elif inode.shared is not None:
+            for offset, content in inode.shared.extents:
+                add(number, EXTENT_DATA, offset, content)
         else:
             for offset, bytenr, length in pieces:
                 extent = FILE_EXTENT.pack(
-                    *(GENERATION, length, 0, EXTENT_REGULAR, bytenr, length, 0, length)
+                    *(self._generation, length, 0, EXTENT_REGULAR, bytenr, length, 0, length)
                 )
                 add(number, EXTENT_DATA, offset, extent)
 
@@ -205,15 +237,15 @@ class _Builder:
     def _add_xattrs(self, inode: Inode) -> None:
         found: dict[int, bytes] = {}
         for name, value in sorted(inode.xattrs):
-            head = DIR_ENTRY.pack(0, 0, 0, GENERATION, len(value), len(name), FT_XATTR)
+            head = DIR_ENTRY.pack(0, 0, 0, self._generation, len(value), len(name), FT_XATTR)
             where = name_hash(name)
             found[where] = found.get(where, b"") + head + name + value
         for where, content in sorted(found.items()):
             self._add_checked(inode, XATTR_ITEM, where, content)
 
     def _add_children(self, inode: Inode, children: dict[bytes, Inode | Root]) -> None:
-        add, number = self.packer.add, inode.number
-        entries = list(_entries(children))
+        add, number = self._sink.add, inode.number
+        entries = list(_entries(children, self._generation))
         by_hash: dict[int, bytes] = {}
         for where, entry in entries:
             by_hash[where] = by_hash[where] + entry if where in by_hash else entry
@@ -225,18 +257,18 @@ class _Builder:
     def _add_checked(self, inode: Inode, kind: int, offset: int, content: bytes) -> None:
         if len(content) > self._largest:
             raise _unfit(inode, "too many names with the same hash")
-        self.packer.add(inode.number, kind, offset, content)
+        self._sink.add(inode.number, kind, offset, content)
 
 
-def _entries(children: dict[bytes, Inode | Root]) -> Iterator[tuple[int, bytes]]:
+def _entries(children: dict[bytes, Inode | Root], generation: int) -> Iterator[tuple[int, bytes]]:
     """Hash and content of each name in a directory."""
     pack, types = DIR_ENTRY.pack, _TYPES
     for name, child in children.items():
         if isinstance(child, Root):
-            head = pack(child.id, ROOT_ITEM, _NO_OFFSET, GENERATION, 0, len(name), FT_DIR)
+            head = pack(child.id, ROOT_ITEM, _NO_OFFSET, generation, 0, len(name), FT_DIR)
         else:
             kind = types[child.mode & 0o170000]
-            head = pack(child.number, INODE_ITEM, 0, GENERATION, 0, len(name), kind)
+            head = pack(child.number, INODE_ITEM, 0, generation, 0, len(name), kind)
         yield name_hash(name), head + name
 
 

@@ -22,6 +22,14 @@ class Data(NamedTuple):
     mtime_ns: int = 0
 
 
+class Shared(NamedTuple):
+    """Data that another file has already: offsets of extents, and what their items hold."""
+
+    size: int
+    nbytes: int
+    extents: tuple[tuple[int, bytes], ...]
+
+
 @dataclass(slots=True, eq=False)
 class Inode:
     """A file of any type. Hard links are the same object under several names.
@@ -38,6 +46,7 @@ class Inode:
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     inline: bytes | None = None
     data: Data | None = None
+    shared: Shared | None = None
     children: dict[bytes, Inode | Root] | None = None
     number: int = 0
     names: list[tuple[int, int, bytes]] = field(default_factory=list)

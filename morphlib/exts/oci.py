@@ -10,7 +10,7 @@ from typing import Any
 from morphlib.errors import MorphError, Reason
 from morphlib.images.oci import ZSTD, Compression, Layer, OciArchive
 from morphlib.images.programs import check_there
-from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.difference import difference
 from morphlib.writeexts.entries import Entries, read_entries, stack
 from morphlib.writeexts.extension import WriteExtension
@@ -104,6 +104,7 @@ class WriteOci(WriteExtension):
         if not given[WORKDIR].startswith("/"):
             raise parameter_error(f"OCI_WORKDIR {given[WORKDIR]} does not start with /")
         source_date(given.environment)
+        check_new_file(Path(location))
         if given[COMPRESSION] is Compression.ZSTD:
             check_there([ZSTD], what="OCI_COMPRESSION zstd")
 

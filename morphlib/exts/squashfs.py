@@ -12,7 +12,7 @@ from pathlib import Path
 from morphlib.errors import MorphError, Reason
 from morphlib.images.programs import Program, check_there
 from morphlib.process import run
-from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.parameters import Parameters, choice, parameter_error, size
@@ -49,8 +49,8 @@ BLOCK_SIZE = size(
 class WriteSquashfs(WriteExtension):
     description = """
         Write the system as a squashfs image: a compressed file system that can only be read, with
-        owners, links, extended attributes and device nodes. An existing file is replaced when the
-        new one is whole.
+        owners, links, device nodes and extended attributes, but not access control lists. An
+        existing file is replaced when the new one is whole.
 
         Equal systems give equal bytes; no time in it is later than that of SOURCE_DATE_EPOCH.
         """
@@ -66,6 +66,7 @@ class WriteSquashfs(WriteExtension):
                 f"SQUASHFS_BLOCK_SIZE is a power of 2 from 4k to 1m, not {block} bytes"
             )
         source_date(given.environment)
+        check_new_file(Path(location))
 
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         self.check(location, given)

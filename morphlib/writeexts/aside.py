@@ -35,9 +35,8 @@ def new_file(
     the way are made (and stay). Without `replace`, it is an error if `target` is there, also if it
     appears meanwhile. Raises MorphError if `target` can't be written.
     """
+    check_new_file(target)
     found = _mode(target)
-    if found is not None and stat.S_ISDIR(found):
-        raise _taken(target, "it is a directory")
     if found is not None and not replace:
         raise _taken(target, _THERE)
     if found is not None and not stat.S_ISREG(found):
@@ -58,6 +57,16 @@ def new_file(
             raise _taken(target, _THERE) from None
         except OSError as error:
             raise _failure(target, error) from error
+
+
+def check_new_file(target: Path) -> None:
+    """Refuse early what `new_file` would refuse. Its directory may not be there yet.
+
+    Raises MorphError.
+    """
+    found = _mode(target)
+    if found is not None and stat.S_ISDIR(found):
+        raise _taken(target, "it is a directory")
 
 
 @contextmanager

@@ -232,6 +232,11 @@ def test_files_that_look_like_whiteouts_are_refused(tree: Path, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"tree", "x.oci"}
 
 
+@pytest.mark.parametrize("name", ["oci", "squashfs", "ext4"])
+def test_a_directory_is_refused_early(name: str, tmp_path: Path) -> None:
+    assert str(tmp_path) in fail(f"{name}.check", tmp_path)
+
+
 def test_a_bad_table_is_told(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "layers").write_text('[{"trees": 1}]')
     said = fail("oci.write", tree, tmp_path / "x", env={"MORPH_LAYERS": str(tmp_path / "layers")})

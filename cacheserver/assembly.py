@@ -11,6 +11,7 @@ from cacheserver.artifacts import Artifacts
 from cacheserver.auth import Gate, TokenFile
 from cacheserver.gitanswers import RepositoryAnswers
 from cacheserver.metrics import Metrics
+from cacheserver.pages import add_pages
 from cacheserver.pulling import Puller
 from cacheserver.repositories import Repositories
 from cacheserver.serving import Server
@@ -50,6 +51,7 @@ def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assemble
     )
     application = Application(context, log.write)
     add_reading(application)
+    add_pages(application)
     if settings.enable_writes:
         puller = _make_puller(settings, uploads)
         gate = _make_gate(settings)

@@ -106,7 +106,7 @@ class Hits:
             asked = self._hits + self._misses
             return self._hits / asked if asked else None
 
-    def downloads(self) -> dict[str, int]:
+    def downloads(self) -> Tally[str]:
         """How often files of each source were handed out, by key."""
         with self._guard:
-            return dict(self._downloads)
+            return self._downloads.copy()

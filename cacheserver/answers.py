@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
@@ -147,7 +148,8 @@ def file_answer(
         "Accept-Ranges": "bytes",
         "Cache-Control": "no-cache",
         "ETag": etag,
-        "Last-Modified": formatdate(found.mtime, usegmt=True),
+        # A clock that was wrong once must not make dates of the future.
+        "Last-Modified": formatdate(min(found.mtime, time.time()), usegmt=True),
         "Repr-Digest": format_digest(found.sha256),
     }
     if _is_known(request, etag, found.mtime):

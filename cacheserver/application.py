@@ -26,6 +26,7 @@ from cacheserver.answers import (
 from cacheserver.artifacts import Artifacts, BadNameError, OpenArtifact
 from cacheserver.gitanswers import GitQueryError, RepositoryAnswers
 from cacheserver.metrics import Metrics
+from cacheserver.openapi import describe_requests
 from cacheserver.serving import Finished
 from morphlib.cache.names import key_of
 from morphlib.errors import MorphError, Reason
@@ -139,6 +140,7 @@ def add_reading(application: Application) -> None:
     application.add("GET", "/1.0/bundles", routes.get_bundle)
     application.add("GET", "/healthz", routes.get_health)
     application.add("GET", "/metrics", routes.get_metrics)
+    application.add("GET", "/openapi.json", routes.get_description)
 
 
 class _Reading:
@@ -240,6 +242,9 @@ class _Reading:
     def get_metrics(self, environ: Environ) -> bottle.HTTPResponse:
         kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return answer(self._context.metrics.render(), headers=kind)
+
+    def get_description(self, environ: Environ) -> bottle.HTTPResponse:
+        return json_answer(describe_requests())
 
 
 class _Unanswered:

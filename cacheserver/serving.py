@@ -25,6 +25,7 @@ _log = logging.getLogger("morph.cacheserver")
 _BLOCK = 1 << 18
 _MAX_HEADERS = 1 << 16
 _MAX_IDLE = 4096  # connections that are kept alive
+_LINGER = 2.0  # seconds that a client may go on sending after it was refused
 _DISCARD = 1 << 16  # bytes of a body that are read only to keep the connection
 
 
@@ -115,6 +116,7 @@ class _Gateway(wsgi.Gateway_10):
             if self.req.rfile_remaining() > _DISCARD:
                 # cheroot would read what is left into memory, only to keep the connection.
                 self.req.close_connection = True
+                self.req.conn.is_unread = True
             if isinstance(response, FileBody):
                 return self._send_file(response)
             for block in filter(None, response):
@@ -179,6 +181,7 @@ class _Request(server.HTTPRequest):
 class _Connection(server.HTTPConnection):
     RequestHandlerClass = _Request
     is_new = True
+    is_unread = False  # is the client still sending what nobody wants?
 
     def communicate(self) -> bool:
         adapter = self.server.ssl_adapter
@@ -190,6 +193,19 @@ class _Connection(server.HTTPConnection):
                 _log.info("no TLS connection with %s: %s", self.remote_addr, error)
                 return False
         return bool(super().communicate())  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Let the client read its answer before it is told that the connection is gone."""
+        if self.is_unread:
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+                self.socket.settimeout(_LINGER)
+                end = time.monotonic() + _LINGER
+                while self.socket.recv(_BLOCK) and time.monotonic() < end:
+                    pass
+            except OSError:
+                pass  # it is gone already
+        super().close()
 
 
 class Server(wsgi.Server):

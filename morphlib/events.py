@@ -61,14 +61,14 @@ class BuildOutput(Event, frozen=True, tag="build_output"):
 
 
 class SourceFinished(Event, frozen=True, tag="source_finished"):
-    """A source ended: built here, found in a cache, or failed."""
+    """A source ended: built here, fetched from a cache server, found in a cache, or failed."""
 
     name: str
     kind: str
     key: str
     index: int
     total: int
-    outcome: Literal["built", "cached", "failed", "waited"]
+    outcome: Literal["built", "cached", "failed", "waited", "fetched"]
     duration: float = 0.0
     cpu: float = 0.0
     peak_memory: int = 0
@@ -104,6 +104,7 @@ class BuildFinished(Event, frozen=True, tag="build_finished"):
     failed: int
     skipped: int
     duration: float
+    fetched: int = 0
 
 
 class DeploymentStarted(Event, frozen=True, tag="deployment_started"):

@@ -1,7 +1,8 @@
 """The local executor: the parent of this machine's builders.
 
-It takes ready tasks from the schedule, hands them to builders, and tells what happens. Sources are
-fetched by threads beside the builds. Of several processes that share a cache one builds a source,
+It takes ready tasks from the schedule, hands them to builders, and tells what happens. Sources, and
+artifacts that a cache server has, are fetched by threads beside the builds; what can't be fetched
+is built. Of several processes that share a cache one builds a source,
 the one that holds the lock of its key; the others take what it made.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from morphlib import events, process
 from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
+from morphlib.build.download import download_source
 from morphlib.build.model import (
     BuildContext,
     Built,
@@ -31,7 +33,7 @@ from morphlib.build.model import (
     Told,
     Unusable,
 )
-from morphlib.build.plan import Plan, inputs
+from morphlib.build.plan import Plan, inputs, revise_plan
 from morphlib.build.schedule import Schedule, Task, estimate_makespan
 from morphlib.build.sources import git_source
 from morphlib.build.worker import work
@@ -46,6 +48,7 @@ from morphlib.sources.pool import fetch_sources
 #: Expected seconds of what was never built here.
 _UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
 _FETCHERS = 4
+_DOWNLOADS = 4  # sources whose artifacts are fetched at a time
 _POLL = 0.1  # seconds between looks at what another process builds
 
 
@@ -90,6 +93,8 @@ class _Fetched:
 
     source: str
     error: MorphError | None = None
+    is_download: bool = False
+    duration: float = 0.0
 
 
 @dataclass(slots=True)
@@ -101,8 +106,8 @@ class _Waiting:
 
 
 class LocalBuild:
-    """One build on this machine. `run` carries it out; `built`, `errors`, `failed` and `elsewhere`
-    say how it went."""
+    """One build on this machine. `run` carries it out; `plan`, `built`, `fetched`, `errors`,
+    `failed` and `elsewhere` say how it went."""
 
     def __init__(
         self, context: BuildContext, plan: Plan, records: Records, listener: Listener
@@ -115,6 +120,7 @@ class LocalBuild:
         self.built: list[str] = []
         self.failed = 0
         self.elsewhere = 0
+        self.fetched = 0
         self.errors: list[MorphError] = []
         self._stopping = False
         self._locks = KeyLocks(context.options.locks)
@@ -122,6 +128,8 @@ class LocalBuild:
         self._waiting: dict[str, _Waiting] = {}
         self._fetched: SimpleQueue[_Fetched] = SimpleQueue()
         self._problems: set[str] = set()
+        self._downloads: set[str] = set()
+        self._lost_keys: set[str] = set()  # of what the server has, but could not give
         reached = self.graph.reachable(plan.targets)
         self._index = {source.id: number for number, source in enumerate(reached, 1)}
         self._estimates = self._estimate()
@@ -141,11 +149,15 @@ class LocalBuild:
         return found
 
     def _tasks(self) -> list[Task]:
+        wanted = {*self.plan.build, *self.plan.fetch}
         building = set(self.plan.build)
         tasks = []
-        for source_id in self.plan.build:
+        for source_id in sorted(wanted, key=self._index.__getitem__):
+            if source_id not in building:
+                tasks.append(Task(source_id, (), 0.0, "download"))
+                continue
             source = self.graph.source(source_id)
-            needs = [needed for needed in inputs(self.graph, source) if needed in building]
+            needs = [needed for needed in inputs(self.graph, source) if needed in wanted]
             if source.kind is Kind.CHUNK:
                 fetch = f"fetch:{source_id}"
                 tasks.append(Task(fetch, (), 0.0, "fetch"))
@@ -166,7 +178,8 @@ class LocalBuild:
 
     def run(self) -> None:
         options = self.context.options
-        chunks = sum(self.graph.source(i).kind is not Kind.STRATUM for i in self.plan.build)
+        wanted = (*self.plan.build, *self.plan.fetch)
+        chunks = sum(self.graph.source(i).kind is not Kind.STRATUM for i in wanted)
         slots = max(1, min(options.builders, chunks))
         # Made here so that all builders share it; see Temporaries.
         self.context.store.temporary()
@@ -180,12 +193,14 @@ class LocalBuild:
             stack.callback(os.close, self._wake)
             fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
             stack.callback(fetchers.shutdown, wait=True, cancel_futures=True)
+            if self.context.remote is not None:
+                stack.callback(self.context.remote.stop)
             stack.callback(lambda: stop_builders(builders))
             self.listener(
                 events.BuildStarted(
                     target=self.graph.system.name,
                     total=self.plan.total,
-                    cached=self.plan.total - len(self.plan.build),
+                    cached=self.plan.total - len(self.plan.build) - len(self.plan.fetch),
                     slots=slots,
                     estimate=self._expected_time(slots),
                 )
@@ -199,8 +214,9 @@ class LocalBuild:
             self._dispatch(builders)
             if not self.schedule.running:
                 return
+            elsewhere = self._waiting.keys() | self._downloads
             assert builders or not any(
-                task in self._index and task not in self._waiting for task in self.schedule.running
+                task in self._index and task not in elsewhere for task in self.schedule.running
             )
             for builder in wait_for(builders, wakeup, _POLL if self._waiting else None):
                 message = builder.receive()
@@ -214,6 +230,17 @@ class LocalBuild:
     def _start_fetches(self, fetchers: ThreadPoolExecutor) -> None:
         while not self._stopping and (task := self.schedule.take("fetch")) is not None:
             fetchers.submit(self._fetch, task.id)
+        while not self._stopping and len(self._downloads) < _DOWNLOADS:
+            task = self.schedule.take("download")
+            if task is None:
+                return
+            source = self.graph.source(task.id)
+            if self._take_on(source):
+                self._downloads.add(source.id)
+                for name in source.artifacts:
+                    text = f"Fetching to local cache: artifact {name}"
+                    self.listener(events.Status(text=text, source=source.name))
+                fetchers.submit(self._download, source)
 
     def _fetch(self, task_id: str) -> None:
         """In a thread: bring a chunk's sources into the mirrors."""
@@ -227,6 +254,24 @@ class LocalBuild:
             message = f"can't fetch {source.name}: {type(error).__name__}: {error}"
             result = _Fetched(task_id, MorphError(message, reason=Reason.SOURCE))
         self._fetched.put(result)
+        self._awake()
+
+    def _download(self, source: Source) -> None:
+        """In a thread: bring a source's artifacts from the cache server into the store."""
+        started = time.monotonic()
+        error: MorphError | None = None
+        try:
+            assert self.context.remote is not None
+            download_source(self.context.store, self.context.remote, source)
+        except MorphError as caught:
+            error = caught
+        except Exception as caught:
+            message = f"can't fetch {source.name}: {type(caught).__name__}: {caught}"
+            error = MorphError(message, reason=Reason.CACHE)
+        self._fetched.put(_Fetched(source.id, error, True, time.monotonic() - started))
+        self._awake()
+
+    def _awake(self) -> None:
         try:
             os.write(self._wake, b".")
         except OSError:
@@ -236,7 +281,9 @@ class LocalBuild:
         while not self._fetched.empty():
             fetched = self._fetched.get()
             os.read(wakeup, 1)
-            if fetched.error is None:
+            if fetched.is_download:
+                self._downloaded(fetched)
+            elif fetched.error is None:
                 self.schedule.finish(fetched.source)
             else:
                 self._note_failure(fetched.source, fetched.error)
@@ -248,15 +295,50 @@ class LocalBuild:
                 if task is None:
                     return
                 source = self.graph.source(task.id)
-                held = self._locks.try_acquire(source.key)
-                if held is None:
-                    self._wait_for_other(source)
-                    continue
-                self._held[source.id] = held
-                if self.context.store.check(source.key, source.filenames()):
-                    self._finished_elsewhere(source, 0.0)
-                    continue
-                self._assign(builder, source)
+                if self._take_on(source):
+                    self._assign(builder, source)
+
+    def _take_on(self, source: Source) -> bool:
+        """Lock a source's key. False if another process is at it, or has been."""
+        held = self._locks.try_acquire(source.key)
+        if held is None:
+            self._wait_for_other(source)
+            return False
+        self._held[source.id] = held
+        if self.context.store.check(source.key, source.filenames()):
+            self._finished_elsewhere(source, 0.0)
+            return False
+        return True
+
+    # Downloads
+
+    def _downloaded(self, fetched: _Fetched) -> None:
+        source = self.graph.source(fetched.source)
+        self._downloads.discard(source.id)
+        self._release(source.id)
+        if fetched.error is None:
+            self.schedule.finish(source.id)
+            self.fetched += 1
+            self._tell_finished(source, "fetched", fetched.duration)
+            return
+        assert self.context.remote is not None
+        if not self.context.remote.is_dead:  # which was told, for all that it has
+            text = f"{fetched.error.message}; {source.kind} {source.name} will be built"
+            self.listener(events.Status(text=text, level="warning"))
+        self._build_instead(source)
+
+    def _build_instead(self, source: Source) -> None:
+        """What could not be fetched is built, with all that it needs which is not here either."""
+        assert self.context.remote is not None
+        remote: set[str] = set()
+        if not self.context.remote.is_dead:
+            remote = {self.graph.source(i).key for i in self.plan.fetch} - {source.key}
+        self._lost_keys.add(source.key)
+        done = self.schedule.done & set(self._index)
+        self.plan = revise_plan(self.graph, self.plan, done, remote - self._lost_keys)
+        self._estimates = self._estimate()
+        self.schedule.put_back(source.id)
+        self.schedule.revise(self._tasks())
 
     def _assign(self, builder: Builder, source: Source) -> None:
         index, total = self._index[source.id], self.plan.total

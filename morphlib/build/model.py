@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.store import ArtifactStore
 from morphlib.events import AnyEvent
 from morphlib.graph.model import BuildGraph
@@ -61,6 +62,7 @@ class BuildContext:
     mirrors: MirrorCache
     aliases: Aliases
     options: BuildOptions
+    remote: RemoteArtifacts | None = None
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):

@@ -15,13 +15,15 @@ from morphlib.graph.model import BuildGraph, Source
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`build`: ids of the sources to build, in build order. `cached`: ids of those that are used as
-    they are. `total`: how many sources the targets reach."""
+    """`build`: ids of the sources to build, in build order. `fetch`: ids of those to bring here
+    from a cache server. `cached`: ids of those that are used as they are. `total`: how many sources
+    the targets reach."""
 
     targets: tuple[str, ...]
     build: tuple[str, ...]
     cached: tuple[str, ...]
     total: int
+    fetch: tuple[str, ...] = ()
 
 
 def inputs(graph: BuildGraph, source: Source) -> tuple[str, ...]:
@@ -37,28 +39,55 @@ def inputs(graph: BuildGraph, source: Source) -> tuple[str, ...]:
     return tuple(needed)
 
 
+def revise_plan(
+    graph: BuildGraph, plan: Plan, done: Collection[str], remote: Collection[str]
+) -> Plan:
+    """The plan when not all of what `plan` wanted to fetch can be had: `remote` can.
+
+    `done`: ids of the sources that are here by now. What was to be built stays so.
+    """
+    present = {graph.source(source_id).key for source_id in (*plan.cached, *done)}
+    again = make_plan(graph, plan.targets, present, remote=remote)
+    build = {*plan.build, *again.build}
+    fetch = ({*plan.fetch, *again.fetch} - build) | (set(plan.fetch) & set(done))
+    reached = graph.reachable(plan.targets)
+    return Plan(
+        targets=plan.targets,
+        build=tuple(source.id for source in reached if source.id in build),
+        cached=plan.cached,
+        total=plan.total,
+        fetch=tuple(source.id for source in reached if source.id in fetch),
+    )
+
+
 def make_plan(
     graph: BuildGraph,
     targets: Iterable[str],
     present: Collection[str],
     damaged: Collection[str] = (),
+    remote: Collection[str] = (),
 ) -> Plan:
     """Decide what to build so that `targets` (ids) are there.
 
     `present` holds the keys of the sources that a store has whole. `damaged` holds keys of sources
     that were found damaged: they are built again even when nothing that is missing needs them.
+    `remote` holds the keys that a cache server has: of what is not here, they are fetched.
     """
     wanted = tuple(targets)
     reached = graph.reachable(wanted)
     queue = list(wanted) + [source.id for source in reached if source.key in damaged]
     build: set[str] = set()
     cached: set[str] = set()
+    fetch: set[str] = set()
     while queue:
         source = graph.source(queue.pop())
-        if source.id in build or source.id in cached:
+        if source.id in build or source.id in cached or source.id in fetch:
             continue
         if source.key in present:
             cached.add(source.id)
+            continue
+        if source.key in remote:
+            fetch.add(source.id)
             continue
         build.add(source.id)
         queue.extend(inputs(graph, source))
@@ -67,4 +96,5 @@ def make_plan(
         build=tuple(source.id for source in reached if source.id in build),
         cached=tuple(source.id for source in reached if source.id in cached),
         total=len(reached),
+        fetch=tuple(source.id for source in reached if source.id in fetch),
     )

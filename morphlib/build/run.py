@@ -35,7 +35,13 @@ def plan_build(context: BuildContext, targets: Sequence[str]) -> Plan:
     before = set(store.keys())
     present = store.check_many({source.key: source.filenames() for source in reached})
     damaged = {s.key for s in reached if s.key in before and s.key not in present}
-    return make_plan(graph, targets, present, damaged)
+    plan = make_plan(graph, targets, present, damaged)
+    if context.remote is None or not plan.build:
+        return plan
+    missing = [graph.source(source_id) for source_id in plan.build]
+    found = context.remote.find([name for source in missing for name in source.filenames()])
+    remote = {source.key for source in missing if found.issuperset(source.filenames())}
+    return make_plan(graph, targets, present, damaged, remote) if remote else plan
 
 
 def run_build(
@@ -49,7 +55,7 @@ def run_build(
     started = time.monotonic()
     plan = plan_build(context, targets)
     context.store.touch(context.graph.source(i).key for i in (*plan.cached, *plan.targets))
-    if not plan.build:
+    if not plan.build and not plan.fetch:
         listener(
             events.BuildStarted(
                 target=context.graph.system.name, total=plan.total, cached=plan.total, slots=0
@@ -57,7 +63,7 @@ def run_build(
         )
         errors: list[MorphError] = []
         built: tuple[str, ...] = ()
-        failed = skipped = 0
+        failed = skipped = fetched = 0
     else:
         from morphlib.build.area import remove_abandoned
         from morphlib.build.local import LocalBuild, terminated_like_interrupted
@@ -66,15 +72,18 @@ def run_build(
         run = LocalBuild(context, plan, records, listener)
         with terminated_like_interrupted():
             run.run()
-        errors, built = run.errors, tuple(run.built)
-        failed, skipped = run.failed, len(plan.build) - len(built) - run.failed - run.elsewhere
+        plan, errors, built = run.plan, run.errors, tuple(run.built)
+        failed, fetched = run.failed, run.fetched
+        wanted = len(plan.build) + len(plan.fetch)
+        skipped = wanted - len(built) - fetched - failed - run.elsewhere
     artifacts = _tell_artifacts(context, plan, listener) if not errors else ()
     listener(
         events.BuildFinished(
             target=context.graph.system.name,
             succeeded=not errors,
             built=len(built),
-            cached=plan.total - len(plan.build),
+            cached=plan.total - len(plan.build) - len(plan.fetch),
+            fetched=fetched,
             failed=failed,
             skipped=skipped,
             duration=time.monotonic() - started,

@@ -60,24 +60,37 @@ class Schedule:
     """Which tasks are waiting, ready, running, done, failed or skipped."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        ordered = tuple(tasks)
-        known = {task.id for task in ordered}
-        self.tasks: Mapping[str, Task] = {task.id: task for task in ordered}
-        self._priority = remaining_paths(ordered)
-        self._position = {task.id: number for number, task in enumerate(ordered)}
-        self._missing = {task.id: len(set(task.needs) & known) for task in ordered}
-        self._dependants: dict[str, list[str]] = {task.id: [] for task in ordered}
-        for task in ordered:
-            for needed in set(task.needs) & known:
-                self._dependants[needed].append(task.id)
-        self._ready: dict[str, list[tuple[float, int, str]]] = {}
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
+        self._plan(tuple(tasks))
+
+    def revise(self, tasks: Iterable[Task]) -> None:
+        """Go on with other tasks. What has ended, or runs, stays so; of the others, the new ones
+        count. Raises AssertionError if one that runs or has ended is missing."""
+        ordered = tuple(tasks)
+        assert self.running | self.done | self.failed | self.skipped <= {t.id for t in ordered}
+        self._plan(ordered)
+
+    def _plan(self, ordered: Sequence[Task]) -> None:
+        known = {task.id for task in ordered}
+        self.tasks: Mapping[str, Task] = {task.id: task for task in ordered}
+        self._priority = remaining_paths(ordered)
+        self._position = {task.id: number for number, task in enumerate(ordered)}
+        waited_for = known - self.done
+        self._missing = {task.id: len(set(task.needs) & waited_for) for task in ordered}
+        self._dependants: dict[str, list[str]] = {task.id: [] for task in ordered}
         for task in ordered:
-            if not self._missing[task.id]:
+            for needed in set(task.needs) & waited_for:
+                self._dependants[needed].append(task.id)
+        self._ready: dict[str, list[tuple[float, int, str]]] = {}
+        begun = self.running | self.done | self.failed
+        for task in ordered:
+            if not self._missing[task.id] and task.id not in begun:
                 self._make_ready(task)
+        for task_id in self.failed:
+            self._skip_dependants(task_id)
 
     def _make_ready(self, task: Task) -> None:
         entry = (-self._priority[task.id], self._position[task.id], task.id)
@@ -110,6 +123,9 @@ class Schedule:
         """A task failed: what waits for it, directly or not, is skipped. Returns their ids."""
         self.running.discard(task_id)
         self.failed.add(task_id)
+        return self._skip_dependants(task_id)
+
+    def _skip_dependants(self, task_id: str) -> tuple[str, ...]:
         skipped: list[str] = []
         queue = list(self._dependants[task_id])
         while queue:

@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -49,6 +50,18 @@ def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
     return tuple(unpacking.devices.values())
 
 
+def check_tar(tar: Path) -> None:
+    """Could `unpack_tar` unpack it? Raises MorphError (CACHE) if it is damaged or hostile."""
+    rules = _Rules(tar)
+    try:
+        with tarfile.open(tar, "r:", errorlevel=2) as archive:
+            for info in archive:
+                rules.take(info)
+            _check_end(tar, archive.offset)
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OSError) as error:
+        raise _damaged(tar, str(error)) from error
+
+
 def _check_end(tar: Path, offset: int) -> None:
     """tarfile takes a damaged header for the end of an archive: a real end is a block of zeros."""
     with tar.open("rb") as file:
@@ -57,33 +70,94 @@ def _check_end(tar: Path, offset: int) -> None:
             raise tarfile.ReadError("it breaks off, or has a damaged header")
 
 
-class _Unpacking:
-    def __init__(self, tar: Path, into: Path) -> None:
-        self.tar = tar
-        self.top = os.fspath(into) + "/"
-        self.kinds: dict[str, bytes] = {}
-        self.devices: dict[str, Member] = {}
-        self.directories: dict[str, int] = {".": 0o755}
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a member is: its path, the directories above it that are not there, outermost first,
+    whether it takes the place of another, and what it is a hard link to."""
 
-    def add(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+    path: str
+    missing: tuple[str, ...] = ()
+    is_new: bool = True
+    target: str = ""
+
+
+class _Rules:
+    """What may be in an archive. `take` raises MorphError for what may not."""
+
+    def __init__(self, tar: Path) -> None:
+        self.tar = tar
+        self.kinds: dict[str, bytes] = {}
+
+    def take(self, info: tarfile.TarInfo) -> _Taken:
         path = self._checked(info.name)
         if path == ".":
             if not info.isdir():
                 raise _damaged(self.tar, "its top is not a directory")
-            self.directories["."] = info.mode & 0o7777
-            os.chown(self.top, info.uid, info.gid)
-            return
-        self._make_parents(path)
-        full = self.top + path
+            return _Taken(path)
+        missing = self._missing_parents(path)
+        before = self.kinds.get(path)
+        if before is not None and (before == tarfile.DIRTYPE) != info.isdir():
+            raise _damaged(self.tar, f"{path!r} is both a directory and something else")
+        target = self._checked_target(info, path) if info.islnk() else ""
+        kind = tarfile.DIRTYPE if info.isdir() else info.type
+        if not (info.isdir() or info.isreg() or info.islnk() or info.issym() or info.isdev()):
+            raise _damaged(self.tar, f"{info.name!r} is of an unknown type")
+        self.kinds[path] = kind
+        return _Taken(path, missing, before is None, target)
+
+    def _checked(self, name: str) -> str:
+        parts = name.split("/")
+        if name.startswith("/") or ".." in parts or "\0" in name or not name:
+            raise _damaged(self.tar, f"{name!r} leads out of it")
+        return "/".join(part for part in parts if part not in ("", ".")) or "."
+
+    def _missing_parents(self, path: str) -> tuple[str, ...]:
+        missing = []
+        for parent in parents(path):
+            if self.kinds.get(parent) == tarfile.DIRTYPE:
+                break
+            if parent in self.kinds:
+                raise _damaged(self.tar, f"{path!r} is below {parent!r}, which is no directory")
+            missing.append(parent)
+        for parent in missing:
+            self.kinds[parent] = tarfile.DIRTYPE
+        return tuple(reversed(missing))
+
+    def _checked_target(self, info: tarfile.TarInfo, path: str) -> str:
+        target = self._checked(info.linkname)
+        if target == path or self.kinds.get(target) not in (
+            tarfile.REGTYPE,
+            tarfile.AREGTYPE,
+            tarfile.LNKTYPE,
+        ):
+            raise _damaged(self.tar, f"{info.name!r} is a hard link to {info.linkname!r}")
+        return target
+
+
+class _Unpacking:
+    def __init__(self, tar: Path, into: Path) -> None:
+        self.rules = _Rules(tar)
+        self.top = os.fspath(into) + "/"
+        self.devices: dict[str, Member] = {}
+        self.directories: dict[str, int] = {".": 0o755}
+
+    def add(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        taken = self.rules.take(info)
+        path, full = taken.path, self.top + taken.path
+        for parent in taken.missing:
+            os.mkdir(self.top + parent, 0o700)
+            self.directories[parent] = 0o755
         if info.isdir():
-            self._make_directory(path, full)
+            if taken.is_new and path != ".":
+                os.mkdir(full, 0o700)
             self.directories[path] = info.mode & 0o7777
             os.chown(full, info.uid, info.gid, follow_symlinks=False)
             return
-        self._clear(path, full)
-        self.kinds[path] = info.type
+        if not taken.is_new:
+            os.unlink(full)
+            self.devices.pop(path, None)
         if info.islnk():
-            self._link(info, full, path)
+            os.link(self.top + taken.target, full, follow_symlinks=False)
             return
         if info.issym():
             os.symlink(info.linkname, full)
@@ -92,10 +166,8 @@ class _Unpacking:
         elif info.ischr() or info.isblk():
             self._note_device(path, full, info)
             return
-        elif info.isreg():
-            self._write(archive, info, full)
         else:
-            raise _damaged(self.tar, f"{info.name!r} is of an unknown type")
+            self._write(archive, info, full)
         os.chown(full, info.uid, info.gid, follow_symlinks=False)
         if not info.issym():
             os.chmod(full, info.mode & 0o7777)
@@ -107,50 +179,6 @@ class _Unpacking:
             full = self.top if path == "." else self.top + path
             os.chmod(full, self.directories[path])
             os.utime(full, ns=MTIME_NS)
-
-    def _checked(self, name: str) -> str:
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "\0" in name or not name:
-            raise _damaged(self.tar, f"{name!r} leads out of it")
-        return "/".join(part for part in parts if part not in ("", ".")) or "."
-
-    def _make_parents(self, path: str) -> None:
-        missing = []
-        for parent in parents(path):
-            if self.kinds.get(parent) == tarfile.DIRTYPE:
-                break
-            missing.append(parent)
-        for parent in reversed(missing):
-            if parent in self.kinds:
-                raise _damaged(self.tar, f"{path!r} is below {parent!r}, which is no directory")
-            self._make_directory(parent, self.top + parent)
-            self.directories[parent] = 0o755
-
-    def _make_directory(self, path: str, full: str) -> None:
-        if self.kinds.get(path) == tarfile.DIRTYPE:
-            return
-        self._clear(path, full)
-        os.mkdir(full, 0o700)
-        self.kinds[path] = tarfile.DIRTYPE
-
-    def _clear(self, path: str, full: str) -> None:
-        """Make way for a member whose name is there already."""
-        if path not in self.kinds:
-            return
-        if self.kinds[path] == tarfile.DIRTYPE:
-            raise _damaged(self.tar, f"{path!r} is both a directory and something else")
-        os.unlink(full)
-        self.devices.pop(path, None)
-
-    def _link(self, info: tarfile.TarInfo, full: str, path: str) -> None:
-        target = self._checked(info.linkname)
-        if target == path or self.kinds.get(target) not in (
-            tarfile.REGTYPE,
-            tarfile.AREGTYPE,
-            tarfile.LNKTYPE,
-        ):
-            raise _damaged(self.tar, f"{info.name!r} is a hard link to {info.linkname!r}")
-        os.link(self.top + target, full, follow_symlinks=False)
 
     def _note_device(self, path: str, full: str, info: tarfile.TarInfo) -> None:
         kind = stat.S_IFCHR if info.ischr() else stat.S_IFBLK

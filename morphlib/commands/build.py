@@ -14,6 +14,7 @@ from pathlib import Path
 from morphlib.architecture import check_target
 from morphlib.build.model import BuildContext, BuildOptions, OnError
 from morphlib.cache.ownership import refuse_planted
+from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.store import ArtifactStore
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
@@ -91,4 +92,7 @@ def build_context(workshop: Workshop, graph: BuildGraph) -> BuildContext:
         version={"version": describe_version()},
     )
     store = ArtifactStore(settings.cachedir / "artifacts", workshop.session.listener)
-    return BuildContext(graph, store, workshop.mirrors, workshop.aliases, options)
+    remote = None
+    if settings.artifact_cache_server:
+        remote = RemoteArtifacts(settings.artifact_cache_server, listener=workshop.session.listener)
+    return BuildContext(graph, store, workshop.mirrors, workshop.aliases, options, remote)

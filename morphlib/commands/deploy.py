@@ -132,6 +132,7 @@ def _carry_out(session: Session, task: _Task, stack: ExitStack, log: int) -> Non
         builds=builds,
         build_command=[*session.call, "build"],
         server=settings.artifact_cache_server or "",
+        listener=session.listener,
     )
     keys = needed_keys(plan, supplies)
     for directory in (settings.cachedir, settings.tempdir):

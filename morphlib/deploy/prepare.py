@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from morphlib.build.download import download_source
 from morphlib.build.model import BuildContext
 from morphlib.definitions.models import System
 from morphlib.deploy.extensions import (
@@ -21,6 +22,7 @@ from morphlib.deploy.model import Prepared
 from morphlib.deploy.partial import PartialContent, select_components
 from morphlib.deploy.plan import Deployment, DeployPlan
 from morphlib.errors import MorphError, Reason, raise_all
+from morphlib.events import Listener, Status, silence
 from morphlib.graph.model import Source
 
 
@@ -30,7 +32,8 @@ class Supplies:
 
     `root` is the root of the definitions with their extensions, `below` the path from there to the
     working directory. `systems` and `builds` are by path of the system. `build_command` begins a
-    command line that builds, `server` is the URL of the artifact server or "".
+    command line that builds, `server` is the URL of the artifact server or "". What has to be
+    fetched from there is told to `listener`.
     """
 
     root: Path
@@ -39,10 +42,11 @@ class Supplies:
     builds: Mapping[str, BuildContext]
     build_command: Sequence[str]
     server: str
+    listener: Listener = silence
 
 
 def prepare(plan: DeployPlan, supplies: Supplies) -> tuple[Prepared, ...]:
-    """Find extensions and artifacts. Raises MorphError: all that is missing, at once.
+    """Find extensions and artifacts, which are fetched if only a cache server has them. Raises MorphError: all that is missing, at once.
 
     The keys of the systems must be claimed before.
     """
@@ -139,9 +143,30 @@ class _Preparing:
             system = graph.system
             wanted[system.id] = (system, [system.filename(system.artifacts[0])])
         present = store.check_many({source.key: names for source, names in wanted.values()})
-        for source, names in wanted.values():
-            if source.key not in present:
+        missing = [(s, names) for s, names in wanted.values() if s.key not in present]
+        found = self._on_server(build, [source for source, _ in missing])
+        for source, names in missing:
+            if source.id not in found:
                 self._note(self._not_built(deployment, source, names[0]))
+                continue
+            try:
+                self._fetch(build, source)
+            except MorphError as error:
+                self._note(error)
+
+    def _on_server(self, build: BuildContext, sources: Sequence[Source]) -> set[str]:
+        """The ids of those sources that the cache server has, asked for with one request."""
+        if build.remote is None:
+            return set()
+        found = build.remote.find([name for source in sources for name in source.filenames()])
+        return {source.id for source in sources if found.issuperset(source.filenames())}
+
+    def _fetch(self, build: BuildContext, source: Source) -> None:
+        assert build.remote is not None
+        for name in source.artifacts:
+            text = f"Fetching to local cache: artifact {name}"
+            self.supplies.listener(Status(text=text, source=source.name))
+        download_source(build.store, build.remote, source)
 
     def _not_built(self, deployment: Deployment, source: Source, name: str) -> MorphError:
         server = self.supplies.server

@@ -138,6 +138,8 @@ def _describe_finish(event: SourceFinished) -> Iterator[Line]:
         case "waited":
             text = f"{event.kind} {event.name} was built by another morph meanwhile"
             yield Line(text, source=event.name)
+        case "fetched":
+            pass  # that it begins was told
         case "failed":
             pass
 
@@ -156,6 +158,8 @@ def _describe_failure(event: SourceFailed) -> Iterator[Line]:
 
 def _describe_end(event: BuildFinished) -> Line:
     counts = f"{event.built} built, {event.cached} cached"
+    if event.fetched:
+        counts += f", {event.fetched} fetched"
     if event.failed:
         counts += f", {event.failed} failed"
     if event.skipped:

@@ -87,7 +87,7 @@ class BuildState:
                 self.built += 1
             case "failed":
                 self.failed += 1
-            case "waited":
+            case "waited" | "fetched":
                 self.cached += 1
             case "cached":
                 # Those that were known to be cached when the build began are counted already.

@@ -1,0 +1,440 @@
+"""Artifacts on a cache server: which there are, and bringing them here.
+
+Nothing that a server says is believed without a check. A file comes with a digest (`Repr-Digest`,
+RFC 9530) and is what that says, or it is not taken; a transfer that breaks off goes on where it
+ended; a server that can't be reached, or crawls, is left alone for the rest of the run. Threads may
+share an object of the class.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+from morphlib.cache.failures import explain_failure
+from morphlib.errors import MorphError, Reason
+from morphlib.events import Listener, Status, silence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+# The library that makes requests takes longer to import than many runs take: it is imported where a
+# request is made.
+
+_BLOCK = 1 << 20
+_MAX_REPLY = 64 << 20
+_CONNECTIONS = 8
+_OLD_SERVER = (400, 404, 405, 500, 501)  # what servers without the batched request may answer
+_PASSING = (408, 429, 500, 502, 503, 504)  # what may go better a moment later
+_SHA256 = re.compile(r"\s*sha-256\s*=\s*:([A-Za-z0-9+/=]{44}):\s*")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is waited for. Times are seconds.
+
+    A transfer is given up once it took `slow_after` and brought less than `slowest` bytes a second.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    attempts: int = 4
+    pause: float = 0.25  # before the second attempt, and twice as long before each further one
+    slow_after: float = 60.0
+    slowest: int = 1024
+
+
+class _Unfinished(Exception):
+    """A transfer broke off; what came stays and the next attempt goes on from there."""
+
+
+class RemoteArtifacts:
+    """The artifacts of the cache server at `url`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        listener: Listener = silence,
+        patience: Patience | None = None,
+    ) -> None:
+        """`token` goes with what writes. Raises MorphError unless the URL is http or https."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise MorphError(
+                f"{url} is not a url of a cache server",
+                reason=Reason.CONFIG,
+                hint="Write http://HOST:PORT/ (or https).",
+            )
+        self.url = url.rstrip("/")
+        self._token = token
+        self._listener = listener
+        self._patience = patience or Patience()
+        self._guard = threading.Lock()
+        self._pool: PoolManager | None = None
+        self._live: set[BaseHTTPResponse] = set()
+        self._is_dead = False
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the server failed, or was stopped using."""
+        return self._is_dead
+
+    def stop(self) -> None:
+        """Ask no more; transfers that run fail at once."""
+        with self._guard:
+            self._is_dead = True
+            live = list(self._live)
+        for response in live:
+            response.shutdown()
+
+    # What is there
+
+    def find(self, names: Sequence[str]) -> frozenset[str]:
+        """Which of the files the server has. Failures are told, never raised; one request."""
+        if not names or self._is_dead:
+            return frozenset()
+        try:
+            return self._find(names)
+        except (OSError, ValueError) as error:
+            self._give_up(f"Can't ask {self.url} for artifacts: {error}")
+            return frozenset()
+        finally:
+            self.close()  # builders are forked next, and would keep connections open
+
+    def _find(self, names: Sequence[str]) -> frozenset[str]:
+        body = json.dumps(list(names)).encode()
+        headers = {"Content-Type": "application/json"}
+        status, reply = self._ask("POST", "/1.0/artifacts", body=body, headers=headers)
+        if status == 200:
+            found = json.loads(reply)
+            if not isinstance(found, dict):
+                raise ValueError("the reply is no JSON object")
+            return frozenset(name for name in names if found.get(name) is True)
+        if status not in _OLD_SERVER:
+            raise ValueError(f"it answers {status}")
+        # Servers that know no other request are asked one by one, as long as they have something.
+        heads = ((name, self._ask("HEAD", _artifact(name))[0]) for name in names)
+        return frozenset(name for name, status in heads if status == 200)
+
+    # Fetching
+
+    def fetch(self, name: str, into: Path) -> str:
+        """Fetch a file to the path `into`, where nothing is yet. Returns its SHA-256 (hex).
+
+        Raises MorphError, and leaves nothing at `into` then: NOT_FOUND, CACHE for a server that
+        fails or lies, SPACE.
+        """
+        try:
+            with explain_failure(f"store {name}", into.parent), into.open("xb") as file:
+                return self._fetch(name, file)
+        except BaseException:
+            into.unlink(missing_ok=True)
+            raise
+
+    def _fetch(self, name: str, file: BinaryIO) -> str:
+        transfer = _Transfer(name, file, self._patience)
+        for pause in self._pauses():
+            if self._is_dead:
+                break
+            time.sleep(pause)
+            try:
+                with self._open("GET", _artifact(name), headers=transfer.headers()) as response:
+                    if transfer.take(response):
+                        return transfer.digest
+            except _Refused as error:
+                self._give_up(error.message)
+                raise
+            except (_Unfinished, ConnectionError) as error:
+                last = str(error)
+                self._chat(f"Fetching {name} from {self.url} failed: {last}")
+        if self._is_dead:
+            last = "the server failed before"
+        elif not transfer.began:
+            self._give_up(f"Can't fetch artifacts from {self.url}: {last}")
+        raise _failed(name, self.url, last)
+
+    # Uploading
+
+    def upload(self, key: str, files: Mapping[str, tuple[Path, str]]) -> bool:
+        """Send the files of a source, each with its SHA-256 (hex); all appear there at once.
+
+        What the server has already is not sent. Returns whether anything was new. Raises MorphError
+        (CACHE) with what to do.
+        """
+        there = self.find(list(files))
+        wanted = {name: each for name, each in files.items() if name not in there}
+        if not wanted:
+            return False
+        try:
+            for path, digest in wanted.values():
+                self._stage(path, digest)
+            body = json.dumps({name: digest for name, (_, digest) in wanted.items()}).encode()
+            headers = {"Content-Type": "application/json"}
+            status, reply = self._ask(
+                "POST", f"/1.0/sources/{quote(key)}", body=body, headers=headers
+            )
+        except OSError as error:
+            raise _not_sent(key, self.url, str(error)) from error
+        if status not in (200, 201):
+            raise _not_sent(key, self.url, _why(status, reply))
+        return True
+
+    def _stage(self, path: Path, digest: str) -> None:
+        target = f"/1.0/uploads/{digest}"
+        if self._ask("GET", target)[0] == 200:
+            return
+        headers = {"Content-Type": "application/octet-stream"}
+        for pause in self._pauses():
+            time.sleep(pause)
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                more = {**headers, "Content-Length": str(size)}
+                status, reply = self._ask("PUT", target, body=file, headers=more)
+            if status in (200, 201):
+                return
+            if status not in _PASSING:
+                break
+        raise OSError(_why(status, reply))
+
+    # Requests
+
+    def _ask(
+        self, method: str, target: str, *, body: Any = None, headers: Mapping[str, str] = {}
+    ) -> tuple[int, bytes]:
+        """One request with a small reply: its status and body. Raises OSError, ValueError."""
+        for pause in self._pauses(2):
+            time.sleep(pause)
+            try:
+                with self._open(method, target, body=body, headers=headers) as response:
+                    reply = response.read(_MAX_REPLY + 1)
+                    if len(reply) > _MAX_REPLY:
+                        raise ValueError("the reply is too long")
+                    return response.status, reply
+            except OSError as error:
+                last = error
+                if hasattr(body, "seek"):
+                    body.seek(0)
+        raise last
+
+    @contextmanager
+    def _open(
+        self, method: str, target: str, *, body: Any = None, headers: Mapping[str, str] = {}
+    ) -> Iterator[BaseHTTPResponse]:
+        """Raises OSError for whatever goes wrong on the way."""
+        from urllib3.exceptions import HTTPError
+
+        given = {"Accept-Encoding": "identity", **headers}
+        if self._token:
+            given["Authorization"] = f"Bearer {self._token}"
+        try:
+            response = self._pool_of().request(
+                method,
+                self.url + target,
+                body=body,
+                headers=given,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            with self._guard:
+                self._live.add(response)
+            try:
+                yield response
+                response.drain_conn()
+            except BaseException:
+                response.close()
+                raise
+            finally:
+                with self._guard:
+                    self._live.discard(response)
+                response.release_conn()
+        except HTTPError as error:
+            raise ConnectionError(_plain(error)) from error
+
+    def _pool_of(self) -> PoolManager:
+        from urllib3 import PoolManager, Timeout
+
+        with self._guard:
+            if self._pool is None:
+                patience = self._patience
+                timeout = Timeout(connect=patience.connect, read=patience.read)
+                self._pool = PoolManager(maxsize=_CONNECTIONS, block=True, timeout=timeout)
+            return self._pool
+
+    def _pauses(self, attempts: int | None = None) -> Iterator[float]:
+        count = self._patience.attempts if attempts is None else attempts
+        yield 0.0
+        for number in range(count - 1):
+            yield self._patience.pause * 2**number
+
+    def close(self) -> None:
+        """Close connections; new ones are made when they are needed."""
+        with self._guard:
+            if self._pool is not None:
+                self._pool.clear()
+                self._pool = None
+
+    def _give_up(self, text: str) -> None:
+        with self._guard:
+            told, self._is_dead = self._is_dead, True
+        if not told:
+            self._listener(Status(text=f"{text}; going on without it", level="warning"))
+
+    def _chat(self, text: str) -> None:
+        self._listener(Status(text=text, level="chatty"))
+
+
+class _Transfer:
+    """One file on its way, over as many attempts as it takes."""
+
+    def __init__(
+        self,
+        name: str,
+        file: BinaryIO,
+        patience: Patience,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.began = False
+        self.digest = ""
+        self._file = file
+        self._patience = patience
+        self._clock = clock
+        self._since = clock()
+        self._tag = ""
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._size = 0
+        self._hash = hashlib.sha256()
+
+    def headers(self) -> dict[str, str]:
+        """Those of the next request: what is here already is not asked for again."""
+        if not self._size or not self._tag:
+            return {}
+        return {"Range": f"bytes={self._size}-", "If-Range": self._tag}
+
+    def take(self, response: BaseHTTPResponse) -> bool:
+        """Take in a reply. Returns True once the file is whole and what its digest says.
+
+        Raises _Unfinished if another attempt may go better, MorphError if not.
+        """
+        if response.status == 404:
+            raise MorphError(f"{self.name} is not on the server", reason=Reason.NOT_FOUND)
+        if response.status in _PASSING:
+            raise _Unfinished(f"it answers {response.status}")
+        total = self._begin(response)
+        self.began = True
+        for block in response.stream(_BLOCK):
+            self._file.write(block)
+            self._hash.update(block)
+            self._size += len(block)
+            self._check_pace()
+        self._file.flush()
+        if self._size != total:
+            raise _Unfinished(f"{self._size} of {total} bytes came")
+        if self._hash.hexdigest() != self.digest:
+            digest = self._hash.hexdigest()
+            self._start_anew()
+            raise _Unfinished(f"its SHA-256 is {digest}, not {self.digest} as the server says")
+        return True
+
+    def _begin(self, response: BaseHTTPResponse) -> int:
+        """How long the whole file is; what came before is dropped if it does not go on there."""
+        digest = read_digest(response.headers.get("Repr-Digest", ""))
+        if response.status not in (200, 206) or digest is None:
+            what = f"answers {response.status}" if digest is not None else "tells no digest"
+            raise _Refused(self.name, f"the server {what}")
+        if response.status == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != self._size or digest != self.digest:
+                self._start_anew()
+                self._tag = ""
+                raise _Unfinished("the file changed on the server meanwhile")
+            return int(match[2])
+        length = response.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise _Refused(self.name, "the server does not say how long it is")
+        self._start_anew()
+        self.digest = digest
+        self._tag = response.headers.get("ETag", "")
+        return int(length)
+
+    def _check_pace(self) -> None:
+        took = self._clock() - self._since
+        if took > self._patience.slow_after and self._size < took * self._patience.slowest:
+            raise _Refused(self.name, f"the server is too slow: {self._size} bytes in {took:.0f} s")
+
+
+class _Refused(MorphError):
+    """No further attempt makes sense."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"can't fetch {name}: {why}", reason=Reason.CACHE)
+
+
+def read_digest(header: str) -> str | None:
+    """The SHA-256 (hex) that a `Repr-Digest` header tells, None if it tells none."""
+    for part in header.split(","):
+        match = _SHA256.fullmatch(part)
+        if match:
+            try:
+                digest = base64.b64decode(match[1], validate=True)
+            except binascii.Error:
+                continue
+            return digest.hex() if len(digest) == 32 else None
+    return None
+
+
+def _artifact(name: str) -> str:
+    return f"/1.0/artifacts?filename={quote(name, safe='/')}"
+
+
+def _plain(error: Exception) -> str:
+    """What went wrong, without the names of objects that the library puts before it."""
+    text = str(error)
+    return text.rpartition(">: ")[2] or text or type(error).__name__
+
+
+def _why(status: int, reply: bytes) -> str:
+    try:
+        told = json.loads(reply)
+        text = str(told["error"]) if isinstance(told, dict) and "error" in told else ""
+    except (ValueError, RecursionError):
+        text = ""
+    return f"it answers {status}" + (f": {text[:500]}" if text else "")
+
+
+def _failed(name: str, url: str, why: str) -> MorphError:
+    return MorphError(
+        f"Failed to get the artifact {name} from the artifact cache {url}: {why}",
+        reason=Reason.CACHE,
+    )
+
+
+def _not_sent(key: str, url: str, why: str) -> MorphError:
+    return MorphError(
+        f"can't send what was built as {key[:12]} to {url}: {why}",
+        reason=Reason.CACHE,
+        hint="Does the server let you write? It has to run with --enable-writes, and wants a token "
+        "unless it is for its own machine alone.",
+    )

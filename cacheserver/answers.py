@@ -14,8 +14,8 @@ import bottle
 import msgspec
 
 from cacheserver.artifacts import OpenArtifact
-from cacheserver.digests import format_digest
 from cacheserver.serving import FileBody
+from morphlib.cache.digests import format_digest
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*")
 _MAX_PARAMETERS = 20

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from cacheserver.digests import parse_digest
 from cacheserver.uploads import UploadError, Uploads, check_names
+from morphlib.cache.digests import parse_digest
 from morphlib.cache.temporaries import remove_files
 
 

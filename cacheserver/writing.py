@@ -27,9 +27,9 @@ from cacheserver.answers import (
 from cacheserver.application import Application, Environ
 from cacheserver.artifacts import BadNameError
 from cacheserver.auth import Caller, Failures, Gate, NotAllowedError
-from cacheserver.digests import is_sha256, parse_digest
 from cacheserver.pulling import Puller, PullError
 from cacheserver.uploads import UploadError, Uploads, check_names
+from morphlib.cache.digests import is_sha256, parse_digest
 from morphlib.cache.names import key_of
 from morphlib.cache.temporaries import remove_files
 from morphlib.errors import MorphError, Reason

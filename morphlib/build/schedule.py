@@ -89,7 +89,7 @@ class Schedule:
         for task in ordered:
             if not self._missing[task.id] and task.id not in begun:
                 self._make_ready(task)
-        for task_id in self.failed:
+        for task_id in (*self.failed, *self.skipped):
             self._skip_dependants(task_id)
 
     def _make_ready(self, task: Task) -> None:

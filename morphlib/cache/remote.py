@@ -8,8 +8,6 @@ share an object of the class.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import os
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
+from morphlib.cache.digests import parse_digest
 from morphlib.cache.failures import explain_failure
 from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status, silence
@@ -40,7 +39,6 @@ _MAX_REPLY = 64 << 20
 _CONNECTIONS = 8
 _OLD_SERVER = (400, 404, 405, 500, 501)  # what servers without the batched request may answer
 _PASSING = (408, 429, 500, 502, 503, 504)  # what may go better a moment later
-_SHA256 = re.compile(r"\s*sha-256\s*=\s*:([A-Za-z0-9+/=]{44}):\s*")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -112,7 +110,7 @@ class RemoteArtifacts:
             return frozenset()
         try:
             return self._find(names)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self._give_up(f"Can't ask {self.url} for artifacts: {error}")
             return frozenset()
         finally:
@@ -344,7 +342,7 @@ class _Transfer:
             raise _Unfinished(f"it answers {response.status}")
         total = self._begin(response)
         self.began = True
-        for block in response.stream(_BLOCK):
+        while block := response.read1(_BLOCK):
             self._file.write(block)
             self._hash.update(block)
             self._size += len(block)
@@ -360,7 +358,7 @@ class _Transfer:
 
     def _begin(self, response: BaseHTTPResponse) -> int:
         """How long the whole file is; what came before is dropped if it does not go on there."""
-        digest = read_digest(response.headers.get("Repr-Digest", ""))
+        digest = parse_digest(response.headers.get("Repr-Digest", ""))
         if response.status not in (200, 206) or digest is None:
             what = f"answers {response.status}" if digest is not None else "tells no digest"
             raise _Refused(self.name, f"the server {what}")
@@ -390,19 +388,6 @@ class _Refused(MorphError):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"can't fetch {name}: {why}", reason=Reason.CACHE)
-
-
-def read_digest(header: str) -> str | None:
-    """The SHA-256 (hex) that a `Repr-Digest` header tells, None if it tells none."""
-    for part in header.split(","):
-        match = _SHA256.fullmatch(part)
-        if match:
-            try:
-                digest = base64.b64decode(match[1], validate=True)
-            except binascii.Error:
-                continue
-            return digest.hex() if len(digest) == 32 else None
-    return None
 
 
 def _artifact(name: str) -> str:

@@ -46,7 +46,9 @@ class Supplies:
 
 
 def prepare(plan: DeployPlan, supplies: Supplies) -> tuple[Prepared, ...]:
-    """Find extensions and artifacts, which are fetched if only a cache server has them. Raises MorphError: all that is missing, at once.
+    """Find extensions and artifacts, which are fetched if only a cache server has them.
+
+    Raises MorphError: all that is missing, at once.
 
     The keys of the systems must be claimed before.
     """

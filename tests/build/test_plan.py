@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from morphlib.build.plan import Plan, inputs, make_plan
+from morphlib.build.plan import Plan, inputs, make_plan, revise_plan
 from morphlib.graph.model import BuildGraph
 from tests.graph.samples import demo, graph_of
 
@@ -69,3 +69,32 @@ def test_a_system_needs_the_chunks_in_its_strata() -> None:
     needed = inputs(GRAPH, GRAPH.system)
     assert {"chunk:stage2", "chunk:zlib", "chunk:tool"} <= set(needed)
     assert "chunk:stage1" not in needed
+
+
+def test_what_a_server_has_is_fetched_and_hides_what_it_was_made_from() -> None:
+    made = make_plan(GRAPH, (GRAPH.root,), (), remote=EVERYTHING)
+    assert (made.fetch, made.build) == (("system:demo",), ())
+    made = make_plan(GRAPH, (GRAPH.root,), (), remote=EVERYTHING - keys("system:demo"))
+    assert made.build == ("system:demo",)
+    assert "chunk:tool" in made.fetch
+    assert "chunk:stage1" not in made.fetch
+
+
+def test_what_is_here_is_not_fetched() -> None:
+    made = make_plan(
+        GRAPH, (GRAPH.root,), keys("chunk:tool"), remote=EVERYTHING - keys("system:demo")
+    )
+    assert "chunk:tool" in made.cached
+    assert "chunk:tool" not in made.fetch
+
+
+def test_what_can_not_be_fetched_is_built_with_all_that_this_takes() -> None:
+    remote = EVERYTHING - keys("system:demo")
+    before = make_plan(GRAPH, (GRAPH.root,), (), remote=remote)
+    after = revise_plan(GRAPH, before, ("chunk:zlib",), remote - keys("chunk:tool"))
+    assert set(after.build) == {"chunk:tool", "system:demo"}
+    assert set(after.fetch) >= set(before.fetch) - {"chunk:tool"}
+    assert set(inputs(GRAPH, GRAPH.source("chunk:tool"))) <= set(after.fetch)
+    nothing = revise_plan(GRAPH, before, ("chunk:zlib",), ())
+    assert set(nothing.build) == {s.id for s in GRAPH.sources} - {"chunk:zlib"}
+    assert nothing.fetch == ("chunk:zlib",)

@@ -113,3 +113,38 @@ def test_makespan_counts_what_waits_for_other_pools() -> None:
     ]
     assert estimate_makespan(tasks, 1) == 12
     assert estimate_makespan(tasks, 2) == 7
+
+
+@given(graphs, st.integers(0, 19))
+def test_a_revised_schedule_runs_the_rest_once(tasks: list[Task], count: int) -> None:
+    """Whatever has run stays so, and the new tasks come in their order."""
+    schedule = Schedule(tasks)
+    for _ in range(count):
+        task = schedule.take()
+        if task is None:
+            break
+        schedule.finish(task.id)
+    given_back = schedule.take()
+    more = [Task("more", (), 1.0), *tasks]
+    if given_back is not None:
+        schedule.put_back(given_back.id)
+        changed = Task(given_back.id, (*given_back.needs, "more"), 1.0)
+        more = [changed if task.id == changed.id else task for task in more]
+    schedule.revise(more)
+    ran = set(schedule.done)
+    while (task := schedule.take()) is not None:
+        assert ran.issuperset(task.needs)
+        assert task.id not in ran
+        ran.add(task.id)
+        schedule.finish(task.id)
+    assert ran == {task.id for task in more}
+    assert schedule.unfinished == 0
+
+
+def test_what_waits_for_a_failure_stays_skipped_in_a_revised_schedule() -> None:
+    schedule = Schedule([Task("bad", (), 1), Task("after", ("bad",), 1)])
+    assert schedule.take() is not None
+    schedule.fail("bad")
+    schedule.revise([Task("bad", (), 1), Task("after", ("bad",), 1), Task("later", ("after",), 1)])
+    assert schedule.take() is None
+    assert schedule.skipped == {"after", "later"}

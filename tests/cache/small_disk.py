@@ -17,9 +17,11 @@ from morphlib.cache.gcplan import Limits
 from morphlib.cache.inuse import InUse
 from morphlib.cache.inventory import GcDirectories
 from morphlib.cache.records import Records
+from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.store import ArtifactStore
 from morphlib.errors import MorphError, Reason
 from tests.cache.conftest import Told, key_for, publish
+from tests.cache.fickle_server import fickle_server
 from tests.cache.test_records import record
 
 MIB = 1 << 20
@@ -130,6 +132,23 @@ def collecting_just_enough(directory: Path) -> None:
         assert told.warnings()[-1] == "Made sufficient space"
 
 
+def fetching_onto_a_full_disk(directory: Path) -> None:
+    """It is the disk that is full, not the server that fails; nothing is left of the file."""
+    name = f"{key_for('big')}.chunk.bins"
+    with fickle_server() as server:
+        server.files = {name: b"x" * (2 * SIZE), "small": b"x"}
+        client = RemoteArtifacts(server.url)
+        try:
+            client.fetch(name, directory / "f")
+        except MorphError as error:
+            assert error.reason is Reason.SPACE, error
+        else:
+            raise AssertionError("it was stored, on a full disk")
+        assert not (directory / "f").exists()
+        assert len(server.asked) == 1
+        client.fetch("small", directory / "f")
+
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -138,6 +157,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
         claiming_on_a_full_disk,
         recording_on_a_full_disk,
         collecting_just_enough,
+        fetching_onto_a_full_disk,
     )
 }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from cacheserver.digests import format_digest
+from morphlib.cache.digests import format_digest
 from morphlib.process import wait_until
 
 PROGRAM = Path(__file__).parents[2] / "morph-cache-server"

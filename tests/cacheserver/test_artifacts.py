@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheserver.digests import format_digest, parse_digest
+from morphlib.cache.digests import format_digest, parse_digest
 from morphlib.cache.store import ArtifactStore
 from tests.cacheserver.server import KEY, OTHER_KEY, CacheServer, running, sha256, wait_for_log
 

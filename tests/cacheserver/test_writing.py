@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheserver.digests import format_digest
+from morphlib.cache.digests import format_digest
 from morphlib.cache.store import ArtifactStore
 from morphlib.process import wait_until
 from tests.cacheserver.server import (

@@ -7,10 +7,11 @@ import os
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 from morphlib.events import BuildFinished, SourceFinished
 from tests.build.e2e.conftest import MakeTrove
-from tests.build.e2e.trove import Ran, Trove, finish, relatives
+from tests.build.e2e.trove import Ran, Trove, finish
 
 
 def _define(trove: Trove) -> None:
@@ -72,19 +73,37 @@ def test_the_same_with_work_directories_of_their_own(trove: Trove) -> None:
 
 def test_what_the_other_fails_to_build_is_tried_again(trove: Trove) -> None:
     """The first one is killed while the second waits for what it builds."""
-    trove.chunk("slow", build=["sleep 1.5"])
+    wait = "touch began; for i in $(seq 600); do test -e go && break; sleep 0.1; done; test -e go"
+    trove.chunk("slow", build=[wait])
     trove.write()
     first = trove.start("build", "systems/sys.morph")
-    while not any("sleep 1.5" in command for command in relatives(trove).values()):
-        time.sleep(0.05)
+    (abandoned,) = _wait_for_builds(trove, 1)
     second = trove.start("build", "systems/sys.morph")
-    time.sleep(0.6)
+    assert second.stdout is not None
+    told = b""
+    while b"Waiting for chunk slow" not in told:
+        line = second.stdout.readline()
+        assert line, told.decode()
+        told += line
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
+    (taken_up,) = _wait_for_builds(trove, 1, without=abandoned)
+    (taken_up / "go").touch()
     ran = finish(second)
     assert ran.status == 0, ran.err
-    assert "Waiting for chunk slow" in ran.out
     assert "slow" in ran.built
+
+
+def _wait_for_builds(trove: Trove, count: int, without: Path | None = None) -> list[Path]:
+    """The directories in which so many builds of the chunk have begun."""
+    deadline = time.monotonic() + 60
+    while True:
+        began = {path.parent for path in trove.temp.glob("staging/slow-*/slow.build/began")}
+        found = sorted(began - {without})
+        if len(found) == count:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def test_failure_in_both_is_told_by_both(trove: Trove) -> None:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cacheserver.digests import format_digest
 from morphlib import process
+from morphlib.cache.digests import format_digest
 from morphlib.cache.store import ArtifactStore
 from tests.cache.small_disk import MIB, fill_up
 from tests.cacheserver.server import KEY, OTHER_KEY, CacheServer, running, sha256

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from cacheserver.answers import Part, parse_range
-from cacheserver.digests import format_digest, is_sha256, parse_digest
 from cacheserver.openapi import describe_requests
 from cacheserver.pulling import parse_origin
 from cacheserver.repositories import path_below_root
+from morphlib.cache.digests import format_digest, is_sha256, parse_digest
 from tests.cacheserver.server import KEY, Answer, CacheServer, running, sha256
 from tests.sources.repositories import Repository, git_environment
 

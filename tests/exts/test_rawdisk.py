@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from morphlib.images.btrfs.reader import Image
 from morphlib.images.gpt import read_table
 from tests.exts.disks import BOOT, SIZE, used_disk
-from tests.exts.programs import NOBODY, fail, succeed
+from tests.exts.programs import EXTS, NOBODY, fail, succeed
 from tests.mounting import needs_root
 
 # ---- New images --------------------------------------------------------------------------------
@@ -184,9 +185,8 @@ def test_failed_write_leaves_nothing(
 ) -> None:
     target = tmp_path / "disk.img"
     done = subprocess.run(
-        [sys.executable, "morphlib/exts/rawdisk.write", systems["one"], target],
+        [sys.executable, EXTS / "rawdisk.write", systems["one"], target],
         env={"PATH": os.environ["PATH"], **BOOT, **env},
-        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,
@@ -197,6 +197,32 @@ def test_failed_write_leaves_nothing(
     assert error.startswith("ERROR: ")
     assert said in error
     assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_write_leaves_nothing(systems: dict[str, Path], tmp_path: Path) -> None:
+    program = subprocess.Popen(
+        [sys.executable, EXTS / "rawdisk.write", systems["one"], tmp_path / "disk.img"],
+        env={"PATH": os.environ["PATH"], **BOOT},
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"Creating disk image\n"
+    program.terminate()
+    program.communicate(timeout=60)
+    assert program.returncode == -signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+@needs_root
+def test_check_wants_to_be_let_in(users_tree: Path) -> None:
+    closed = users_tree.parent / "closed"
+    closed.mkdir()
+    said = fail("rawdisk.check", closed / "disk.img", env=SIZE, user=NOBODY)
+    assert f"can't write {closed}: Permission denied" in said
+    (closed / "disk.img").write_bytes(bytes(1 << 20))
+    env = {"UPGRADE": "yes", "VERSION_LABEL": "v2"}
+    said = fail("rawdisk.check", closed / "disk.img", env=env, user=NOBODY)
+    assert f"can't write {closed}/disk.img: Permission denied" in said
 
 
 def test_what_is_there_stays(systems: dict[str, Path], tmp_path: Path) -> None:
@@ -232,9 +258,8 @@ def test_device_is_touched_only_when_all_fits(systems: dict[str, Path]) -> None:
         for loader in ("extlinux", "grub-efi"):
             env = {**BOOT, "BOOTLOADER_INSTALL": loader}
             done = subprocess.run(
-                [sys.executable, "morphlib/exts/rawdisk.write", systems["one"], device],
+                [sys.executable, EXTS / "rawdisk.write", systems["one"], device],
                 env={"PATH": os.environ["PATH"], **env},
-                cwd=Path(__file__).parents[2],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts.disks import is_block_device, open_disk
 from morphlib.writeexts.extension import Upgrades, WriteExtension
-from morphlib.writeexts.imageparameters import IMAGE_PARAMETERS, VERSION_LABEL, version_name
+from morphlib.writeexts.imageparameters import IMAGE_PARAMETERS, VERSION_LABEL
 from morphlib.writeexts.imageupgrade import add_version, check_switch, check_upgrade, switch_version
 from morphlib.writeexts.output import complain
 from morphlib.writeexts.parameters import Parameters
@@ -19,12 +19,13 @@ from morphlib.writeexts.systemimage import (
     write_system_to_device,
 )
 from morphlib.writeexts.tree import Tree
+from morphlib.writeexts.versions import version_label
 
-SET_DEFAULT = version_name(
-    "SET_DEFAULT",
+SET_DEFAULT = version_label(
     """Upgrades only, in the place of VERSION_LABEL: the name of a version that is on the disk. No
     version is added, but this one boots from now on, such as factory to go back to where all
     began.""",
+    name="SET_DEFAULT",
 )
 
 

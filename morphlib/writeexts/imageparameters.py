@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Any
 
 from morphlib.writeexts.parameters import Parameter, choice, size
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+from morphlib.writeexts.versions import version_label
 
 
 class ConfigFormat(StrEnum):
@@ -69,26 +67,12 @@ def _one_line(name: str, help_text: str, shown: str = "") -> Parameter[str]:
     return Parameter(name, help_text, parse, "", shown=shown)
 
 
-def version_name(name: str, help_text: str) -> Parameter[str]:
-    """The name of a version of a system, of which the disk has or gets a directory."""
-
-    def parse(value: str) -> str:
-        if not _LABEL.fullmatch(value):
-            raise ValueError(f"{name} {value!r} is not valid: it takes letters, digits and hyphens")
-        if value == "default":
-            raise ValueError(f"{name} can't be 'default': that is the name of the link")
-        return value
-
-    return Parameter(name, help_text, parse, "")
-
-
 DISK_SIZE = size(
     "DISK_SIZE",
     """Size of the disk image: a number of bytes, or one with k, m or g for KiB, MiB or GiB. It must
     be given for a file; a block device is used as it is.""",
 )
-VERSION_LABEL = version_name(
-    "VERSION_LABEL",
+VERSION_LABEL = version_label(
     """Name of the version that an upgrade adds: letters, digits and hyphens. The version of an
     initial deployment is always called factory.""",
 )

@@ -11,26 +11,23 @@ _MAX = 200
 
 
 def version_label(
-    help: str, default: str = "", *, required: bool = False, missing: str = ""
+    help: str,
+    default: str = "",
+    *,
+    name: str = "VERSION_LABEL",
+    required: bool = False,
+    missing: str = "",
 ) -> Parameter[str]:
-    """The parameter VERSION_LABEL: letters, digits and hyphens."""
-    return Parameter(
-        "VERSION_LABEL",
-        help,
-        _parse,
-        default,
-        required=required,
-        shown=default,
-        missing=missing,
-    )
+    """A parameter that names a version: letters, digits and hyphens."""
 
+    def parse(text: str) -> str:
+        label = text.strip()
+        if not _LABEL.fullmatch(label) or len(label) > _MAX:
+            raise ValueError(
+                f"{name} {text!r} is not made of letters, digits and hyphens (at most {_MAX})"
+            )
+        if label == "default":
+            raise ValueError(f"{name} can't be default: that names the version that boots")
+        return label
 
-def _parse(text: str) -> str:
-    label = text.strip()
-    if not _LABEL.fullmatch(label) or len(label) > _MAX:
-        raise ValueError(
-            f"VERSION_LABEL {text!r} is not made of letters, digits and hyphens (at most {_MAX})"
-        )
-    if label == "default":
-        raise ValueError("VERSION_LABEL can't be default: that names the version that boots")
-    return label
+    return Parameter(name, help, parse, default, required=required, shown=default, missing=missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -405,8 +407,41 @@ for size in (1, 10000):
     run_as_ordinary_user(code)
 
 
+def shorten(path: Path) -> None:
+    path.write_bytes(bytes(9_000))
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(bytes(10_000))
+    os.utime(path, ns=(0, 0))
+
+
+def replace_by_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replace_by_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shorten, "file changes while"),
+        (rewrite, "file changes while"),
+        (replace_by_fifo, "can't read .*/file"),
+        (replace_by_link, "can't read .*/file"),
+        (Path.unlink, "can't read .*/file"),
+    ],
+)
 def test_tree_that_changes_is_told(
-    tree: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    message: str,
 ) -> None:
     """Here, between looking for what there is and copying it."""
     (tree / "file").write_bytes(bytes(10_000))
@@ -414,10 +449,10 @@ def test_tree_that_changes_is_told(
 
     def truncate_and_change(fd: int, size: int) -> None:
         truncate(fd, size)
-        (tree / "file").write_bytes(bytes(9_000))
+        change(tree / "file")
 
     monkeypatch.setattr(os, "truncate", truncate_and_change)
-    with pytest.raises(MorphError, match="file changes while an image is made of it"):
+    with pytest.raises(MorphError, match=message):
         image_of(tree, image)
     assert not image.exists()
 
@@ -444,6 +479,34 @@ print("done", flush=True)
     assert list(image.parent.iterdir()) == [tree]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_where_files_must_have_names(
+    tree: Path, image: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """On file systems that know no O_TMPFILE."""
+    real_open = os.open
+
+    def open_named(path: str | Path, flags: int, *args: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real_open(path, flags, *args)
+
+    monkeypatch.setattr(os, "open", open_named)
+    if fails:
+        monkeypatch.setattr(os, "pwrite", no_room)
+        with pytest.raises(MorphError, match="No space left") as caught:
+            image_of(tree, image)
+        assert caught.value.reason == Reason.SPACE
+        assert list(image.parent.iterdir()) == [tree]
+    else:
+        check(image_of(tree, image))
+        assert set(image.parent.iterdir()) == {tree, image}
+
+
+def no_room(fd: int, data: bytes, at: int) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def written(pid: int) -> int:
     counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
     return int(counters["write_bytes"]) >> 24
@@ -459,11 +522,20 @@ trees = st.recursive(
 
 
 @settings(max_examples=25, deadline=None)
-@given(tree=st.dictionaries(st.sampled_from("abcdef"), trees), snapshots=st.integers(0, 3))
-def test_any_tree(tree: dict[str, object], snapshots: int) -> None:
+@given(
+    tree=st.dictionaries(st.sampled_from("abcdef"), trees),
+    snapshots=st.integers(0, 3),
+    links=st.dictionaries(names, st.integers(1, 300), max_size=2),
+)
+def test_any_tree(tree: dict[str, object], snapshots: int, links: dict[str, int]) -> None:
     with tempfile.TemporaryDirectory(prefix="morph-test-") as directory:
         top = Path(directory, "tree")
-        build(top, tree)
+        build(top, {**tree, "links": {}})
+        for name, count in links.items():
+            (top / "linked").write_bytes(b"x" * count)
+            for number in range(count):
+                os.link(top / "linked", top / "links" / f"{name[:10]}-{number}-{count}")
+            (top / "linked").unlink()
         taken = [Snapshot(f"snapshot-{number}", "orig") for number in range(snapshots)]
         entries: list[Entry] = [Subvolume("orig", top), *taken]
         size = least_size(entries, node_size=4096)

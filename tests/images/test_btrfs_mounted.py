@@ -202,3 +202,20 @@ def test_other_sizes_of_nodes(tree: Path, tmp_path: Path, node_size: int) -> Non
         assert facts(top / "run") == facts(tree)
         (top / "run" / "new").write_text("new")
     check(image)
+
+
+def test_on_a_block_device(tree: Path, tmp_path: Path) -> None:
+    """One that had another file system."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(SIZE)
+    run("mkfs.ext4", "-q", disk)
+    device = Path(run("losetup", "--find", "--show", disk).strip())
+    try:
+        create_image(device, SIZE, [Subvolume("orig", tree)], fsid=FSID, time=TIME, offset=0)
+    finally:
+        run("losetup", "--detach", device)
+    check(disk)
+    assert run("blkid", "-p", "-s", "TYPE", "-o", "value", disk) == "btrfs\n"
+    with mounted(disk) as top:
+        assert facts(top / "orig") == facts(tree)

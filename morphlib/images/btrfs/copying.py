@@ -13,7 +13,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.fstree import Piece
 from morphlib.images.btrfs.layout import SECTOR
 from morphlib.images.btrfs.planned import Data
-from morphlib.images.btrfs.scan import changed, check_unchanged
+from morphlib.images.btrfs.scan import OPEN_FLAGS, changed, check_unchanged
 
 _BUFFER = 4 << 20
 
@@ -75,7 +75,7 @@ class _Copier:
         try:
             if self._open is None or self._open[0] is not data:
                 self.close()
-                fd = os.open(data.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                fd = os.open(data.path, OPEN_FLAGS)
                 self._open = data, fd
             fd = self._open[1]
             while room:

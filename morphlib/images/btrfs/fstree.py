@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -14,6 +13,7 @@ from morphlib.images.btrfs.inodes import (
     EXTENT_REGULAR,
     FILE_EXTENT,
     FILE_EXTENT_HEAD,
+    FILE_TYPES,
     INODE,
     INODE_REF_HEAD,
     InodeExtref,
@@ -24,13 +24,7 @@ from morphlib.images.btrfs.layout import (
     DIR_ITEM,
     EXTENT_DATA,
     FIRST_FREE,
-    FT_BLKDEV,
-    FT_CHRDEV,
     FT_DIR,
-    FT_FIFO,
-    FT_REG_FILE,
-    FT_SOCK,
-    FT_SYMLINK,
     FT_XATTR,
     INODE_EXTREF,
     INODE_ITEM,
@@ -49,15 +43,6 @@ GENERATION = 1
 _MOST_LINKS = 65535
 _NO_OFFSET = (1 << 64) - 1
 _FIRST_INDEX = 2
-_TYPES = {
-    stat.S_IFREG: FT_REG_FILE,
-    stat.S_IFDIR: FT_DIR,
-    stat.S_IFCHR: FT_CHRDEV,
-    stat.S_IFBLK: FT_BLKDEV,
-    stat.S_IFIFO: FT_FIFO,
-    stat.S_IFSOCK: FT_SOCK,
-    stat.S_IFLNK: FT_SYMLINK,
-}
 
 
 class Piece(NamedTuple):
@@ -262,7 +247,7 @@ class ItemBuilder:
 
 def _entries(children: dict[bytes, Inode | Root], generation: int) -> Iterator[tuple[int, bytes]]:
     """Hash and content of each name in a directory."""
-    pack, types = DIR_ENTRY.pack, _TYPES
+    pack, types = DIR_ENTRY.pack, FILE_TYPES
     for name, child in children.items():
         if isinstance(child, Root):
             head = pack(child.id, ROOT_ITEM, _NO_OFFSET, generation, 0, len(name), FT_DIR)

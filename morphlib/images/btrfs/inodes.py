@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from morphlib.images.btrfs.layout import Key
+from morphlib.images.btrfs.layout import (
+    FT_BLKDEV,
+    FT_CHRDEV,
+    FT_DIR,
+    FT_FIFO,
+    FT_REG_FILE,
+    FT_SOCK,
+    FT_SYMLINK,
+    Key,
+)
 
 EXTENT_INLINE, EXTENT_REGULAR, EXTENT_PREALLOCATED = 0, 1, 2
+
+#: What names in directories say of the type of what they name, by the bits in its mode.
+FILE_TYPES = {
+    stat.S_IFREG: FT_REG_FILE,
+    stat.S_IFDIR: FT_DIR,
+    stat.S_IFCHR: FT_CHRDEV,
+    stat.S_IFBLK: FT_BLKDEV,
+    stat.S_IFIFO: FT_FIFO,
+    stat.S_IFSOCK: FT_SOCK,
+    stat.S_IFLNK: FT_SYMLINK,
+}
 
 #: Seconds since 1970 and nanoseconds.
 Time = tuple[int, int]

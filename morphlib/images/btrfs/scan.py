@@ -9,14 +9,15 @@ from collections.abc import Mapping
 
 from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.btree import largest_item
-from morphlib.images.btrfs.inodes import DIR_ENTRY, FILE_EXTENT_HEAD
+from morphlib.images.btrfs.inodes import DIR_ENTRY, FILE_EXTENT_HEAD, FILE_TYPES
 from morphlib.images.btrfs.layout import SECTOR
 from morphlib.images.btrfs.model import Node, Subvolume
 from morphlib.images.btrfs.planned import Data, Inode
 
 _INLINE = 2048  # as kernels do
 _NOT_KEPT = "security.selinux"
-_FOREVER = 1 << 62
+#: Without waiting, should a FIFO have taken the place of a file.
+OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def inline_limit(node_size: int) -> int:
@@ -100,8 +101,8 @@ class Scanner:
 
     def _stand_in(self, path: bytes, found: os.stat_result, node: Node) -> Inode:
         """What is said to be there, with the content of what is if that has the same type."""
-        if not stat.S_IFMT(node.mode):
-            raise _too_large(path, f"mode {node.mode:o} has no type, which is not enough")
+        if stat.S_IFMT(node.mode) not in FILE_TYPES:
+            raise _unfit(path, f"mode {node.mode:o} has no type")
         if stat.S_IFMT(node.mode) == stat.S_IFMT(found.st_mode):
             inode = self._read(path, found)
             inode.mode, inode.uid, inode.gid = node.mode, node.uid, node.gid
@@ -130,7 +131,7 @@ class Scanner:
         elif stat.S_ISLNK(mode):
             inode.inline = os.readlink(path)  # noqa: PTH115
             if len(inode.inline) > self._largest - FILE_EXTENT_HEAD.size:
-                raise _too_large(path, "the target of a symlink is too long")
+                raise _unfit(path, "the target of the symlink is too long for btrfs")
         elif stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
             inode.rdev = found.st_rdev
         inode.xattrs = self._xattrs(path)
@@ -152,13 +153,13 @@ class Scanner:
             value = os.getxattr(path, name, follow_symlinks=False)
             raw = os.fsencode(name)
             if DIR_ENTRY.size + len(raw) + len(value) > self._largest:
-                raise _too_large(path, f"the extended attribute {name} is too large")
+                raise _unfit(path, f"the extended attribute {name} is too large for btrfs")
             found.append((raw, value))
         return tuple(found)
 
 
 def _small(path: bytes, found: os.stat_result) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(path, OPEN_FLAGS)
     try:
         content = os.read(fd, found.st_size + 1)
         check_unchanged(fd, path, found.st_size, found.st_ino, found.st_mtime_ns)
@@ -172,7 +173,7 @@ def _small(path: bytes, found: os.stat_result) -> bytes:
 def _runs(path: bytes, size: int) -> tuple[tuple[int, int], ...]:
     """What is no hole, in whole sectors."""
     found: list[tuple[int, int]] = []
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = os.open(path, OPEN_FLAGS)
     try:
         end = 0
         while end < size:
@@ -206,8 +207,8 @@ def changed(path: bytes) -> MorphError:
     )
 
 
-def _too_large(path: bytes, what: str) -> MorphError:
-    return MorphError(f"{os.fsdecode(path)}: {what} for btrfs", reason=Reason.DEPLOY)
+def _unfit(path: bytes, what: str) -> MorphError:
+    return MorphError(f"{os.fsdecode(path)}: {what}", reason=Reason.DEPLOY)
 
 
 def _unreadable(path: bytes | str, error: OSError) -> MorphError:

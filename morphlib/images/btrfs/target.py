@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,34 +53,26 @@ def new_image(path: Path, size: int) -> Iterator[Target]:
         try:
             os.truncate(fd, size)
             yield Target(fd)
-            # Another's umask need not be the same for temporary files.
-            os.fchmod(fd, 0o666 & ~_umask())
             if name is None:
-                # With a descriptor for the directory of the source, it is the link that is
-                # followed.
+                # The descriptor makes it follow the link in /proc, in spite of being of no use.
                 os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
             else:
                 os.link(name, path)
         finally:
             os.close(fd)
             if name is not None:
-                os.unlink(name)  # noqa: PTH108
+                name.unlink()
 
 
-def _nameless(path: Path) -> tuple[int, str | None]:
+def _nameless(path: Path) -> tuple[int, Path | None]:
     """A file that vanishes when we do; where that can't be, one with another name."""
     try:
-        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
+        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666), None
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
             raise
-    return tempfile.mkstemp(prefix=".morph-image-", dir=path.parent)
-
-
-def _umask() -> int:
-    umask = os.umask(0o022)
-    os.umask(umask)
-    return umask
+    name = path.with_name(f".morph-image-{secrets.token_hex(8)}")
+    return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666), name
 
 
 @contextmanager

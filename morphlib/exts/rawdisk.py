@@ -42,8 +42,9 @@ class WriteRawDisk(WriteExtension):
     interrupted, the disk has the old state or the new one.
     """
     location_help = """
-    Path of the image, relative to the definitions if it does not start with /; or that of a block
-    device, all of which is written over without asking, unless somebody uses it.
+    Path of the image, relative to the definitions if it does not start with /; directories on the
+    way are made. Or that of a block device, all of which is written over without asking, unless
+    somebody uses it.
     """
     parameters = (*IMAGE_PARAMETERS, VERSION_LABEL, SET_DEFAULT)
     upgrades = Upgrades.BOTH
@@ -113,9 +114,11 @@ def _check_new(image: Path) -> None:
             f"Target {image} already exists. Use `morph upgrade` to upgrade the system in it, or "
             "remove it first"
         )
-    if not image.parent.is_dir():
-        raise _error(f"can't write {image}: {image.parent} is not a directory")
-    _check_writable(image.parent)
+    # Of an image inside another system, nothing of the way is there before that is unpacked.
+    above = next(path for path in image.absolute().parents if os.path.lexists(path))
+    if not above.is_dir():
+        raise _error(f"can't write {image}: {above} is not a directory")
+    _check_writable(above)
 
 
 def _check_writable(path: Path) -> None:

@@ -83,15 +83,16 @@ def make_system_image(
 ) -> None:
     """Make a raw disk image of DISK_SIZE bytes, sparse, with the system in `tree` on it.
 
-    `image` must not exist; it gets its name when it is complete. `devices` is what `Extension`
-    gives under that name. `default_root_device` is what the system's disk is called on the machine
-    if ROOT_DEVICE does not say. `given` has the values of `IMAGE_PARAMETERS`. The tree stays as it
-    is; the same tree and parameters give the same bytes. Raises MorphError.
+    `image` must not exist; it gets its name when it is complete. Directories on the way are made.
+    `devices` is what `Extension` gives under that name. `default_root_device` is what the system's
+    disk is called on the machine if ROOT_DEVICE does not say. `given` has the values of
+    `IMAGE_PARAMETERS`. The tree stays as it is; the same tree and parameters give the same bytes.
+    Raises MorphError.
     """
     plan = plan_disk(tree, given, devices=devices, default_root_device=default_root_device)
     check_system_image(given)
     status(msg="Creating disk image")
-    with new_file(image, replace=False) as part:
+    with new_file(image, parents=True, replace=False) as part:
         os.truncate(part, given[DISK_SIZE])
         plan.write(part, given[DISK_SIZE])
 

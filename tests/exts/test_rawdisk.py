@@ -166,8 +166,19 @@ def test_check_refuses(env: dict[str, str], said: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_directories_are_made(users_tree: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "disk.img"
+    env = {"DISK_SIZE": "64M"}
+    succeed("rawdisk.check", target, env=env)
+    assert not list(tmp_path.iterdir())
+    succeed("rawdisk.write", users_tree, target, env=env)
+    assert target.is_file()
+
+
 def test_check_wants_a_directory(tmp_path: Path) -> None:
-    assert "is not a directory" in fail("rawdisk.check", tmp_path / "a" / "b", env=SIZE)
+    (tmp_path / "file").write_text("x")
+    said = fail("rawdisk.check", tmp_path / "file" / "b" / "disk.img", env=SIZE)
+    assert f"{tmp_path}/file is not a directory" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""What the parties of a distributed build say to each other, as frozen typed values.
+
+A connection begins with a `Hello` from each side. After that each side says only what its role may
+say: the unions at the end of this module, and those of `distbuild.workermessages`. Times are
+seconds, sizes bytes. Fields that a message does not have are refused, so that a misspelt one is
+noticed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+#: Of what is said here. Versions up to 4 were JSON strings of YAML (`distbuild.oldprotocol`).
+PROTOCOL_VERSION = 5
+
+Id = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z][0-9A-Za-z._:-]{0,99}\Z")]
+Key = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+#: One line of text that names something. No control characters: names end up in logs and paths.
+Name = Annotated[str, Meta(pattern=r"\A[^\x00-\x1f\x7f]{1,1000}\Z")]
+Text = Annotated[str, Meta(max_length=65_536)]
+#: A piece of output. In JSON its bytes are in base64.
+Bytes = Annotated[bytes, Meta(max_length=65_536)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+
+class Role(StrEnum):
+    INITIATOR = "initiator"
+    CONTROLLER = "controller"
+    WORKER = "worker"
+    HELPER = "helper"
+
+
+def _tag(name: str) -> str:
+    """`BuildRequest` as `build-request`."""
+    return "".join("-" + c.lower() if c.isupper() else c for c in name).lstrip("-")
+
+
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag=_tag,
+):
+    """What one line holds."""
+
+
+class Hello(Message, frozen=True):
+    """The first line of each side. `protocol` alone decides whether the two understand each other.
+
+    `token` proves that the sender may take part; what it is compared with is the receiver's affair.
+    """
+
+    role: Role
+    protocol: int
+    program: Name
+    token: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class Refused(Message, frozen=True):
+    """The last line of a connection that one side does not want. `reason` is for people."""
+
+    reason: Text
+
+
+class Ping(Message, frozen=True):
+    """Said when there was nothing else to say for a while."""
+
+
+# ---- Initiator to controller -----------------------------------------------------------------
+
+
+class BuildRequest(Message, frozen=True):
+    """Build a system, or components of it. `ref` is a commit, `original_ref` what it came from.
+
+    A build that may be detached from goes on when its initiator leaves. Of several, those with the
+    higher priority go first.
+    """
+
+    id: Id
+    repo: Name
+    ref: Name
+    morphology: Name
+    original_ref: Name | None = None
+    components: Annotated[tuple[Name, ...], Meta(max_length=10_000)] = ()
+    allow_detach: bool = False
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+
+
+class BuildAttach(Message, frozen=True):
+    """Follow a build that was asked for earlier. `build` is its public id."""
+
+    id: Id
+    build: Id
+
+
+class BuildCancel(Message, frozen=True):
+    id: Id
+    build: Id
+
+
+class BuildStatus(Message, frozen=True):
+    id: Id
+    build: Id
+
+
+class ListRequests(Message, frozen=True):
+    id: Id
+
+
+# ---- Controller to initiator: `build` is the public id of a build ------------------------------
+
+
+class GraphingStarted(Message, frozen=True):
+    build: Id
+
+
+class GraphingFinished(Message, frozen=True):
+    build: Id
+
+
+class BuildStarted(Message, frozen=True):
+    build: Id
+
+
+class CacheState(Message, frozen=True):
+    build: Id
+    unbuilt: Count
+    total: Count
+
+
+class BuildProgress(Message, frozen=True):
+    build: Id
+    message: Text
+
+
+class StepStarted(Message, frozen=True):
+    build: Id
+    step_name: Name
+    worker_name: Name
+
+
+class StepAlreadyStarted(Message, frozen=True):
+    build: Id
+    step_name: Name
+    worker_name: Name
+
+
+class StepOutput(Message, frozen=True):
+    build: Id
+    step_name: Name
+    stdout: Bytes = b""
+    stderr: Bytes = b""
+
+
+class StepFinished(Message, frozen=True):
+    build: Id
+    step_name: Name
+    worker_name: Name
+
+
+class StepFailed(Message, frozen=True):
+    build: Id
+    step_name: Name
+
+
+class BuildFinished(Message, frozen=True):
+    build: Id
+    urls: tuple[Name, ...]
+
+
+class BuildFailed(Message, frozen=True):
+    build: Id
+    reason: Text
+
+
+class BuildCancelled(Message, frozen=True):
+    build: Id
+
+
+class RequestOutput(Message, frozen=True):
+    """Answer to a question. `found` is false where there is no such build."""
+
+    id: Id
+    message: Text
+    found: bool = True
+
+
+FromInitiator = BuildRequest | BuildAttach | BuildCancel | BuildStatus | ListRequests | Ping
+ToInitiator = (
+    GraphingStarted
+    | GraphingFinished
+    | BuildStarted
+    | CacheState
+    | BuildProgress
+    | StepStarted
+    | StepAlreadyStarted
+    | StepOutput
+    | StepFinished
+    | StepFailed
+    | BuildFinished
+    | BuildFailed
+    | BuildCancelled
+    | RequestOutput
+    | Refused
+    | Ping
+)

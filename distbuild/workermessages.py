@@ -1,0 +1,103 @@
+"""What controllers say to workers, daemons to their helpers, and what comes back."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from distbuild.messages import Bytes, Id, Key, Message, Name, Ping, Refused, Text
+
+
+class Fault(StrEnum):
+    """Whose failure it is that a step was not built."""
+
+    BUILD = "build"  # the step's own: it would fail anywhere
+    SPACE = "space"  # this worker has no room
+    MACHINE = "machine"  # something else is wrong with this worker
+    CANCELLED = "cancelled"  # it was told to stop
+
+
+class Step(Message, frozen=True):
+    """What to build: one source of a system at a commit, found again by its key."""
+
+    repo: Name
+    ref: Name
+    morphology: Name
+    key: Key
+    name: Name
+    original_ref: Name | None = None
+
+
+class RunStep(Message, frozen=True):
+    """Controller to worker. `job` names this attempt, and no other ever."""
+
+    job: Id
+    step: Step
+
+
+class CancelStep(Message, frozen=True):
+    job: Id
+
+
+class Offer(Message, frozen=True):
+    """Worker to controller, after its hello: what it can do, and what it still does."""
+
+    architectures: Annotated[tuple[Name, ...], Meta(max_length=100)]
+    capacity: Annotated[int, Meta(ge=1, le=10_000)]
+    running: tuple[RunStep, ...] = ()
+
+
+class JobOutput(Message, frozen=True):
+    job: Id
+    stdout: Bytes = b""
+    stderr: Bytes = b""
+
+
+class JobBuilt(Message, frozen=True):
+    """It is in the worker's cache. `files` are those of its key with their digests."""
+
+    job: Id
+    files: dict[Name, Key]
+    duration: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class JobFailed(Message, frozen=True):
+    job: Id
+    fault: Fault
+    reason: Text
+
+
+# ---- Daemons and their helpers ---------------------------------------------------------------
+
+
+class ExecRequest(Message, frozen=True):
+    """Run a program: helpers do so for the daemon that they are started beside."""
+
+    id: Id
+    argv: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1000)]
+    stdin: Bytes = b""
+
+
+class ExecCancel(Message, frozen=True):
+    id: Id
+
+
+class ExecOutput(Message, frozen=True):
+    id: Id
+    stdout: Bytes = b""
+    stderr: Bytes = b""
+
+
+class ExecResponse(Message, frozen=True):
+    """The program ended: its exit status, negative for the signal that killed it."""
+
+    id: Id
+    exit: int
+
+
+ToWorker = RunStep | CancelStep | Refused | Ping
+FromWorker = Offer | JobOutput | JobBuilt | JobFailed | Refused | Ping
+ToHelper = ExecRequest | ExecCancel | Refused | Ping
+FromHelper = ExecOutput | ExecResponse | Ping

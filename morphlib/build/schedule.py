@@ -96,20 +96,38 @@ class Schedule:
         entry = (-self._priority[task.id], self._position[task.id], task.id)
         heapq.heappush(self._ready.setdefault(task.pool, []), entry)
 
+    def _is_over(self, task_id: str) -> bool:
+        """Whether what stands in the queue of ready tasks need not run any more, or runs already:
+        somebody else may have claimed it, or brought its result."""
+        return task_id in self.skipped or task_id in self.running or task_id in self.done
+
+    def has_ready(self, pool: str = "build") -> bool:
+        """Whether `take` would give a task."""
+        ready = self._ready.get(pool)
+        while ready and self._is_over(ready[0][2]):
+            heapq.heappop(ready)
+        return bool(ready)
+
     def take(self, pool: str = "build") -> Task | None:
         """The ready task of a pool that is to run next, now running; None where none is ready."""
-        ready = self._ready.get(pool)
-        while ready:
-            task = self.tasks[heapq.heappop(ready)[2]]
-            if task.id not in self.skipped:
-                self.running.add(task.id)
-                return task
-        return None
+        if not self.has_ready(pool):
+            return None
+        task = self.tasks[heapq.heappop(self._ready[pool])[2]]
+        self.running.add(task.id)
+        return task
+
+    def claim(self, task_id: str) -> None:
+        """A task runs though nobody took it from here: it runs for another schedule as well.
+
+        It need not have been ready here.
+        """
+        self.running.add(task_id)
 
     def put_back(self, task_id: str) -> None:
-        """A running task could not run now; it is ready again."""
+        """A running task could not run now; it is ready again, if what it needs is done."""
         self.running.remove(task_id)
-        self._make_ready(self.tasks[task_id])
+        if not self._missing[task_id]:
+            self._make_ready(self.tasks[task_id])
 
     def finish(self, task_id: str) -> None:
         self.running.discard(task_id)

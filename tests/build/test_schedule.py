@@ -45,6 +45,40 @@ def test_equal_paths_keep_build_order() -> None:
     assert order == ["a", "b", "c"]
 
 
+def test_what_runs_elsewhere_is_not_taken() -> None:
+    schedule = Schedule([Task("a", (), 3), Task("b", (), 2), Task("c", ("a",), 1)])
+    schedule.claim("a")
+    taken = schedule.take()
+    assert taken is not None
+    assert taken.id == "b"
+    assert not schedule.has_ready()
+    schedule.finish("a")
+    assert schedule.has_ready()
+    schedule.finish("c")  # somebody else had it
+    assert not schedule.has_ready()
+    assert schedule.take() is None
+
+
+def test_what_was_claimed_can_be_put_back() -> None:
+    schedule = Schedule([Task("a", (), 3)])
+    schedule.claim("a")
+    schedule.put_back("a")
+    assert schedule.take() is not None
+    assert schedule.take() is None
+
+
+def test_what_was_claimed_too_early_waits_again_for_what_it_needs() -> None:
+    schedule = Schedule([Task("a", (), 3), Task("b", ("a",), 1)])
+    schedule.claim("b")
+    schedule.put_back("b")
+    first = schedule.take()
+    assert first is not None
+    assert first.id == "a"
+    assert schedule.take() is None
+    schedule.finish("a")
+    assert schedule.has_ready()
+
+
 @given(graphs)
 def test_everything_runs_once_and_after_what_it_needs(tasks: list[Task]) -> None:
     schedule = Schedule(tasks)

@@ -1,1 +1,0 @@
-"""Tests of building on many machines."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distbuild import messages, workermessages
@@ -101,6 +101,9 @@ def values_of(message: type[Message]) -> st.SearchStrategy[Message]:
     return st.builds(message, **{name: FIELDS[name] for name in message.__struct_fields__})
 
 
+#: Making up messages takes its time on a machine that has other work.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 anything: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
     lambda inner: (
@@ -110,6 +113,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@unhurried
 @given(st.sampled_from(ALL).flatmap(values_of))
 def test_what_is_said_is_what_is_heard(message: Message) -> None:
     line = encode(message)
@@ -136,11 +140,13 @@ def refused(decoder: LineDecoder[Message], line: bytes) -> bool:
     return False
 
 
+@unhurried
 @given(st.sampled_from(UNIONS), st.binary(max_size=200))
 def test_bytes_do_no_harm(union: Any, line: bytes) -> None:
     assert refused(LineDecoder(union), line)
 
 
+@unhurried
 @given(st.sampled_from(UNIONS), st.sampled_from(ALL).flatmap(values_of), st.data())
 def test_damaged_lines_do_no_harm(union: Any, message: Message, data: st.DataObject) -> None:
     """Cut short, with bytes exchanged, or with a field of another shape."""
@@ -216,6 +222,7 @@ def test_new_lines_are_not_old() -> None:
     assert not is_old(encode(messages.Ping()))
 
 
+@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"])) | anything.map(json.dumps))
 def test_no_old_line_does_harm(text: str) -> None:
     line = json.dumps(text).encode()
@@ -227,6 +234,7 @@ def test_no_old_line_does_harm(text: str) -> None:
         assert read_as_old_initiator(answer_old(message))["type"] == "build-failed"
 
 
+@unhurried
 @given(st.dictionaries(st.text(max_size=5), anything, max_size=4))
 def test_what_an_old_party_sends_is_read_as_it_reads_it(fields: dict[str, Any]) -> None:
     fields = {"id": "7", **{k: v for k, v in fields.items() if k != "id"}}

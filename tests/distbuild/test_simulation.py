@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distbuild.bounds import critical_path, lower_bound, replicate, sharper_bound, work
@@ -42,6 +42,7 @@ def test_the_bounds_of_small_graphs() -> None:
     assert lower_bound([(3.0, fan)], 9) == 33
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 60), st.integers(1, 3))
 def test_no_schedule_beats_the_bounds(seed: int, workers: int, count: int, copies: int) -> None:
     requests = replicate(made_up_tasks(count, seed=seed, reach=10), copies)

@@ -18,13 +18,20 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: How often memory is looked at, in seconds.
 _INTERVAL = 0.01
 
+#: Bytes in what getrusage calls a block.
+_BLOCK = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. `cpu` counts the program and every process that it or its children started."""
+    """Seconds, and bytes written to files, as far as they went to the page cache or a disk.
+
+    `cpu` and `written` count the program and every process that it or its children started.
+    """
 
     wall: float
     cpu: float
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,8 @@ def time_program(
         wall = time.perf_counter() - begin
     child.returncode = os.waitstatus_to_exitcode(status)
     _check(argv, child.returncode, log, accepted)
-    return Timing(wall, usage.ru_utime + usage.ru_stime + _reap_orphans())
+    cpu = usage.ru_utime + usage.ru_stime + _reap_orphans()
+    return Timing(wall, cpu, usage.ru_oublock * _BLOCK)
 
 
 def watch_memory(

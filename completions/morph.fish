@@ -1,5 +1,5 @@
 # fish completion for morph: put it in ~/.config/fish/completions/morph.fish
-set -l commands build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate
+set -l commands build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate
 complete -c morph -f
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a build -d 'Build a system, or components of it'
 complete -c morph -n "__fish_seen_subcommand_from build" -F
@@ -12,13 +12,15 @@ complete -c morph -n "not __fish_seen_subcommand_from $commands" -a explain-key 
 complete -c morph -n "__fish_seen_subcommand_from explain-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a gc -d 'Make room in the cache and among temporary files'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show help for a command or an extension'
-complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate'
+complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-all -d 'Show help with all options and commands'
-complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture shell show-build-log show-dependencies upgrade validate'
+complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-extensions -d 'List extensions for deployment'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a list-artifacts -d 'List the files that systems have in the cache'
 complete -c morph -n "__fish_seen_subcommand_from list-artifacts" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a print-architecture -d 'Show the architecture of this machine'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a push-artifacts -d 'Send what was built to a cache server'
+complete -c morph -n "__fish_seen_subcommand_from push-artifacts" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a shell -d 'Step into the place where a chunk is built'
 complete -c morph -n "__fish_seen_subcommand_from shell" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a show-build-log -d 'Print the build log of a chunk'
@@ -48,6 +50,10 @@ complete -c morph -l debug -s d -d 'show chatty messages, commands that are run,
 complete -c morph -l repo-alias -x -d 'aliases of repositories, each ALIAS=PULLPATTERN#PUSHPATTERN'
 complete -c morph -l cache-server -x -d 'server of artifacts and resolved refs (default: http://TROVE-HOST:8080/; empty: none)'
 complete -c morph -l artifact-cache-server -x -d 'server of artifacts (default: as cache-server)'
+complete -c morph -l share-server -x -d 'server that gets all that is built (default: none)'
+complete -c morph -l server-token-file -x -a '(__fish_complete_directories)' -d 'file with the token that lets you write to cache servers'
+complete -c morph -l server-certificate -x -a '(__fish_complete_directories)' -d 'PEM file of a certificate and its key, for cache servers'
+complete -c morph -l server-authorities -x -a '(__fish_complete_directories)' -d 'PEM file of the authorities that certificates of cache servers are checked with (default: those of this machine)'
 complete -c morph -l git-resolve-cache-server -x -d 'server that resolves refs (default: as cache-server)'
 complete -c morph -l tarball-server -x -d 'server of tarballs that seed mirrors (default: http://TROVE-HOST/tarballs/; empty: none)'
 complete -c morph -l max-jobs -x -d 'make jobs of one build (default: processors, at most 20)'

@@ -141,6 +141,24 @@ class Settings:
         group=Group.ADVANCED,
         metavar="URL",
     )
+    share_server: str = text_field(
+        "",
+        "server that gets all that is built (default: none)",
+        group=Group.ADVANCED,
+        metavar="URL",
+    )
+    server_token_file: Path | None = path_field(
+        None, "file with the token that lets you write to cache servers", group=Group.ADVANCED
+    )
+    server_certificate: Path | None = path_field(
+        None, "PEM file of a certificate and its key, for cache servers", group=Group.ADVANCED
+    )
+    server_authorities: Path | None = path_field(
+        None,
+        "PEM file of the authorities that certificates of cache servers are checked with"
+        " (default: those of this machine)",
+        group=Group.ADVANCED,
+    )
     git_resolve_cache_server: str | None = text_field(
         None,
         "server that resolves refs (default: as cache-server)",

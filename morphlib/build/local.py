@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from morphlib import events, process
 from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
@@ -34,6 +34,7 @@ from morphlib.build.model import (
     Unusable,
 )
 from morphlib.build.plan import Plan, inputs, revise_plan
+from morphlib.build.push import push_source
 from morphlib.build.schedule import Schedule, Task, estimate_makespan
 from morphlib.build.sources import git_source
 from morphlib.build.worker import work
@@ -93,7 +94,7 @@ class _Fetched:
 
     source: str
     error: MorphError | None = None
-    is_download: bool = False
+    what: Literal["source", "artifacts", "sent"] = "source"
     duration: float = 0.0
 
 
@@ -129,6 +130,8 @@ class LocalBuild:
         self._fetched: SimpleQueue[_Fetched] = SimpleQueue()
         self._problems: set[str] = set()
         self._downloads: set[str] = set()
+        self._sending: set[str] = set()
+        self._to_send: list[Source] = []
         self._lost_keys: set[str] = set()  # of what the server has, but could not give
         reached = self.graph.reachable(plan.targets)
         self._index = {source.id: number for number, source in enumerate(reached, 1)}
@@ -193,8 +196,9 @@ class LocalBuild:
             stack.callback(os.close, self._wake)
             fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
             stack.callback(fetchers.shutdown, wait=True, cancel_futures=True)
-            if self.context.remote is not None:
-                stack.callback(self.context.remote.stop)
+            for server in (self.context.remote, self.context.push):
+                if server is not None:
+                    stack.callback(server.stop)
             stack.callback(lambda: stop_builders(builders))
             self.listener(
                 events.BuildStarted(
@@ -212,7 +216,8 @@ class LocalBuild:
             self._look_at_waiting()
             self._start_fetches(fetchers)
             self._dispatch(builders)
-            if not self.schedule.running:
+            self._send(fetchers)
+            if not self.schedule.running and not self._sending:
                 return
             elsewhere = self._waiting.keys() | self._downloads
             assert builders or not any(
@@ -268,7 +273,7 @@ class LocalBuild:
         except Exception as caught:
             message = f"can't fetch {source.name}: {type(caught).__name__}: {caught}"
             error = MorphError(message, reason=Reason.CACHE)
-        self._fetched.put(_Fetched(source.id, error, True, time.monotonic() - started))
+        self._fetched.put(_Fetched(source.id, error, "artifacts", time.monotonic() - started))
         self._awake()
 
     def _awake(self) -> None:
@@ -281,7 +286,9 @@ class LocalBuild:
         while not self._fetched.empty():
             fetched = self._fetched.get()
             os.read(wakeup, 1)
-            if fetched.is_download:
+            if fetched.what == "sent":
+                self._sent(fetched)
+            elif fetched.what == "artifacts":
                 self._downloaded(fetched)
             elif fetched.error is None:
                 self.schedule.finish(fetched.source)
@@ -309,6 +316,38 @@ class LocalBuild:
             self._finished_elsewhere(source, 0.0)
             return False
         return True
+
+    # Uploads
+
+    def _send(self, fetchers: ThreadPoolExecutor) -> None:
+        """Let a cache server have what was built since, where that is wanted."""
+        while self._to_send:
+            source = self._to_send.pop()
+            if self.context.push is not None and not self.context.push.is_dead:
+                self._sending.add(source.id)
+                fetchers.submit(self._push, source)
+
+    def _push(self, source: Source) -> None:
+        """In a thread: send a source's artifacts."""
+        error: MorphError | None = None
+        try:
+            assert self.context.push is not None
+            push_source(self.context.store, self.context.push, source)
+        except MorphError as caught:
+            error = caught
+        except Exception as caught:
+            message = f"can't send {source.name}: {type(caught).__name__}: {caught}"
+            error = MorphError(message, reason=Reason.CACHE)
+        self._fetched.put(_Fetched(source.id, error, "sent"))
+        self._awake()
+
+    def _sent(self, fetched: _Fetched) -> None:
+        self._sending.discard(fetched.source)
+        push = self.context.push
+        if fetched.error is not None and push is not None and not push.is_dead:
+            push.stop()
+            text = f"{fetched.error.message}; nothing more is sent there"
+            self.listener(events.Status(text=text, level="warning"))
 
     # Downloads
 
@@ -409,6 +448,7 @@ class LocalBuild:
         self._release(source.id)
         self.schedule.finish(source.id)
         self.built.append(source.id)
+        self._to_send.append(source)
         self.records.add(
             BuildRecord(
                 key=source.key,

@@ -63,6 +63,7 @@ class BuildContext:
     aliases: Aliases
     options: BuildOptions
     remote: RemoteArtifacts | None = None
+    push: RemoteArtifacts | None = None
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):

@@ -49,12 +49,23 @@ class Patience:
     A transfer is given up once it took `slow_after` and brought less than `slowest` bytes a second.
     """
 
-    connect: float = 10.0
+    connect: float = 5.0
     read: float = 30.0
     attempts: int = 4
     pause: float = 0.25  # before the second attempt, and twice as long before each further one
     slow_after: float = 60.0
     slowest: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a server wants to see: `token` goes with what writes, `certificate` (a PEM file with
+    its key) with every connection. Its own certificate is checked with the `authorities` (a PEM
+    file), those of the machine where there are none."""
+
+    token: str = ""
+    certificate: Path | None = None
+    authorities: Path | None = None
 
 
 class _Unfinished(Exception):
@@ -68,11 +79,11 @@ class RemoteArtifacts:
         self,
         url: str,
         *,
-        token: str = "",
+        access: Access | None = None,
         listener: Listener = silence,
         patience: Patience | None = None,
     ) -> None:
-        """`token` goes with what writes. Raises MorphError unless the URL is http or https."""
+        """Raises MorphError unless the URL is one of http or https."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise MorphError(
@@ -81,7 +92,7 @@ class RemoteArtifacts:
                 hint="Write http://HOST:PORT/ (or https).",
             )
         self.url = url.rstrip("/")
-        self._token = token
+        self._access = access or Access()
         self._listener = listener
         self._patience = patience or Patience()
         self._guard = threading.Lock()
@@ -109,12 +120,23 @@ class RemoteArtifacts:
         if not names or self._is_dead:
             return frozenset()
         try:
-            return self._find(names)
-        except (OSError, ValueError, RecursionError) as error:
-            self._give_up(f"Can't ask {self.url} for artifacts: {error}")
+            return self.ask(names)
+        except MorphError as error:
+            self._give_up(error.message)
             return frozenset()
         finally:
             self.close()  # builders are forked next, and would keep connections open
+
+    def ask(self, names: Sequence[str]) -> frozenset[str]:
+        """Which of the files the server has. Raises MorphError (CACHE)."""
+        try:
+            return self._find(names)
+        except (OSError, ValueError, RecursionError) as error:
+            raise MorphError(
+                f"Can't ask {self.url} for artifacts: {error}",
+                reason=Reason.CACHE,
+                hint="Is that the address, and does the server run?",
+            ) from error
 
     def _find(self, names: Sequence[str]) -> frozenset[str]:
         body = json.dumps(list(names)).encode()
@@ -170,29 +192,23 @@ class RemoteArtifacts:
 
     # Uploading
 
-    def upload(self, key: str, files: Mapping[str, tuple[Path, str]]) -> bool:
-        """Send the files of a source, each with its SHA-256 (hex); all appear there at once.
+    def upload(self, key: str, files: Mapping[str, tuple[Path, str]]) -> None:
+        """Send files of a source, each with its SHA-256 (hex); all appear there at once.
 
-        What the server has already is not sent. Returns whether anything was new. Raises MorphError
-        (CACHE) with what to do.
+        Raises MorphError (CACHE) with what to do.
         """
-        there = self.find(list(files))
-        wanted = {name: each for name, each in files.items() if name not in there}
-        if not wanted:
-            return False
         try:
-            for path, digest in wanted.values():
+            for path, digest in files.values():
                 self._stage(path, digest)
-            body = json.dumps({name: digest for name, (_, digest) in wanted.items()}).encode()
+            body = json.dumps({name: digest for name, (_, digest) in files.items()}).encode()
             headers = {"Content-Type": "application/json"}
             status, reply = self._ask(
-                "POST", f"/1.0/sources/{quote(key)}", body=body, headers=headers
+                "POST", f"/1.0/sources/{quote(key)}", body=body, headers=headers, attempts=2
             )
         except OSError as error:
             raise _not_sent(key, self.url, str(error)) from error
         if status not in (200, 201):
             raise _not_sent(key, self.url, _why(status, reply))
-        return True
 
     def _stage(self, path: Path, digest: str) -> None:
         target = f"/1.0/uploads/{digest}"
@@ -204,7 +220,7 @@ class RemoteArtifacts:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 more = {**headers, "Content-Length": str(size)}
-                status, reply = self._ask("PUT", target, body=file, headers=more)
+                status, reply = self._ask("PUT", target, body=file, headers=more, attempts=2)
             if status in (200, 201):
                 return
             if status not in _PASSING:
@@ -214,10 +230,16 @@ class RemoteArtifacts:
     # Requests
 
     def _ask(
-        self, method: str, target: str, *, body: Any = None, headers: Mapping[str, str] = {}
+        self,
+        method: str,
+        target: str,
+        *,
+        body: Any = None,
+        headers: Mapping[str, str] = {},
+        attempts: int = 1,
     ) -> tuple[int, bytes]:
-        """One request with a small reply: its status and body. Raises OSError, ValueError."""
-        for pause in self._pauses(2):
+        """A request with a small reply: its status and body. Raises OSError, ValueError."""
+        for pause in self._pauses(attempts):
             time.sleep(pause)
             try:
                 with self._open(method, target, body=body, headers=headers) as response:
@@ -239,8 +261,8 @@ class RemoteArtifacts:
         from urllib3.exceptions import HTTPError
 
         given = {"Accept-Encoding": "identity", **headers}
-        if self._token:
-            given["Authorization"] = f"Bearer {self._token}"
+        if self._access.token and not target.startswith("/1.0/artifacts"):
+            given["Authorization"] = f"Bearer {self._access.token}"
         try:
             response = self._pool_of().request(
                 method,
@@ -273,8 +295,15 @@ class RemoteArtifacts:
             if self._pool is None:
                 patience = self._patience
                 timeout = Timeout(connect=patience.connect, read=patience.read)
-                self._pool = PoolManager(maxsize=_CONNECTIONS, block=True, timeout=timeout)
+                self._pool = PoolManager(
+                    maxsize=_CONNECTIONS, block=True, timeout=timeout, **self._tls()
+                )
             return self._pool
+
+    def _tls(self) -> dict[str, Any]:
+        certificate, authorities = self._access.certificate, self._access.authorities
+        found = {"cert_file": certificate, "ca_certs": authorities}
+        return {name: os.fspath(path) for name, path in found.items() if path is not None}
 
     def _pauses(self, attempts: int | None = None) -> Iterator[float]:
         count = self._patience.attempts if attempts is None else attempts

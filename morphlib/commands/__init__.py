@@ -58,6 +58,7 @@ _COMMANDS = (
     Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),
     Command("list-artifacts", "MORPH [MORPH]...", "List the files that systems have in the cache"),
     Command("print-architecture", "", "Show the architecture of this machine", Needs.NOTHING),
+    Command("push-artifacts", "SYSTEM [COMPONENT...]", "Send what was built to a cache server"),
     Command(
         "shell", "SYSTEM CHUNK | AREA [-- COMMAND...]", "Step into the place where a chunk is built"
     ),

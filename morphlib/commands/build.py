@@ -14,8 +14,8 @@ from pathlib import Path
 from morphlib.architecture import check_target
 from morphlib.build.model import BuildContext, BuildOptions, OnError
 from morphlib.cache.ownership import refuse_planted
-from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.store import ArtifactStore
+from morphlib.commands.cacheservers import open_cache_server
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
 from morphlib.errors import MorphError, Reason
@@ -92,7 +92,12 @@ def build_context(workshop: Workshop, graph: BuildGraph) -> BuildContext:
         version={"version": describe_version()},
     )
     store = ArtifactStore(settings.cachedir / "artifacts", workshop.session.listener)
-    remote = None
-    if settings.artifact_cache_server:
-        remote = RemoteArtifacts(settings.artifact_cache_server, listener=workshop.session.listener)
-    return BuildContext(graph, store, workshop.mirrors, workshop.aliases, options, remote)
+    return BuildContext(
+        graph,
+        store,
+        workshop.mirrors,
+        workshop.aliases,
+        options,
+        remote=open_cache_server(workshop.session, settings.artifact_cache_server or ""),
+        push=open_cache_server(workshop.session, settings.share_server),
+    )

@@ -1,0 +1,55 @@
+"""Cache servers as the settings name them, with what they want to see."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from morphlib.cache.remote import Access, RemoteArtifacts
+from morphlib.commands.session import Session
+from morphlib.errors import MorphError, Reason
+
+_OF_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
+def open_cache_server(session: Session, url: str) -> RemoteArtifacts | None:
+    """The server at a URL, None for an empty one. Nothing is asked yet.
+
+    Raises MorphError (CONFIG) if the URL, or a file that the settings name for it, is of no use.
+    """
+    if not url:
+        return None
+    settings = session.settings
+    for path in (settings.server_certificate, settings.server_authorities):
+        if path is not None and not path.is_file():
+            raise MorphError(f"there is no file {path}", reason=Reason.CONFIG)
+    token = "" if settings.server_token_file is None else read_token(settings.server_token_file)
+    parts = urlsplit(url)
+    if token and parts.scheme == "http" and parts.hostname not in _OF_THIS_MACHINE:
+        session.warn(f"The token for {url} can be read by whoever sees the network: use https")
+    access = Access(token, settings.server_certificate, settings.server_authorities)
+    return RemoteArtifacts(url, access=access, listener=session.listener)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file: the last word of its first line that is neither empty nor a comment.
+
+    So the line of a server's own file does as well. Raises MorphError (CONFIG).
+    """
+    try:
+        mode = path.stat().st_mode
+        lines = path.read_text("ascii").splitlines()
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not plain ASCII"
+        raise MorphError(f"can't read the token in {path}: {why}", reason=Reason.CONFIG) from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise MorphError(
+            f"others can read the token in {path}",
+            reason=Reason.CONFIG,
+            hint=f"chmod 600 {path}",
+        )
+    words = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    if not words or not words[0][-1].isprintable():
+        raise MorphError(f"there is no token in {path}", reason=Reason.CONFIG)
+    return words[0][-1]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import gzip
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from morphlib.errors import MorphError, Reason
 from morphlib.exts.initramfs import write_cpio
 from morphlib.writeexts.boot import KERNELS
 from morphlib.writeexts.bootserver import Place, place_at
+from morphlib.writeexts.bootversion import BootVersion, configured, new_version, remove_others
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.imageidentity import identify
 from morphlib.writeexts.imageparameters import DTB_PATH, INITRAMFS_PATH, KERNEL_ARGS
+from morphlib.writeexts.netboot import Servers
 from morphlib.writeexts.parameters import Parameters, parameter_error
 from morphlib.writeexts.pxe import (
-    FILES,
-    config_name,
+    Address,
     config_text,
     initramfs_arguments,
     nfs_arguments,
@@ -29,10 +29,12 @@ from morphlib.writeexts.pxeparameters import (
     BOOTLOADER,
     INSTALLED_COMMAND,
     INSTALLER,
+    INTERFACE,
     IPMI_HOST,
     IPMI_PASSWORD,
     IPMI_USER,
     LDLINUX,
+    MODE,
     NFSROOT,
     PARAMETERS,
     PXE_REBOOT_COMMAND,
@@ -41,6 +43,7 @@ from morphlib.writeexts.pxeparameters import (
     ROOTFS,
     TFTP,
     Bootloader,
+    Mode,
     check_together,
 )
 from morphlib.writeexts.restarting import (
@@ -51,22 +54,6 @@ from morphlib.writeexts.restarting import (
 )
 from morphlib.writeexts.tree import Tree
 from morphlib.writeexts.undo import undone_on_failure
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """A machine and what it is to boot: `version` tells what it boots from what it booted."""
-
-    mac: str
-    version: str
-
-    @property
-    def files(self) -> str:
-        return f"{FILES}/{self.mac}"
-
-    @property
-    def config(self) -> str:
-        return config_name(self.mac)
 
 
 class WritePxeboot(WriteExtension):
@@ -96,6 +83,8 @@ class WritePxeboot(WriteExtension):
     def _check_parameters(self, location: str, given: Parameters) -> None:
         parse_mac(location)
         check_together(given)
+        if given[MODE] is Mode.SPAWN_NOVLAN:
+            Servers(given[INTERFACE]).check()
         self._restarting(given).check()
 
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
@@ -106,12 +95,16 @@ class WritePxeboot(WriteExtension):
             for each in (tftp, *rootfs):
                 each.check()
             version = str(identify(tree, given, self.devices))[:8]
-            target = _new_version(parse_mac(location), version, tftp, rootfs)
+            target = new_version(parse_mac(location), version, tftp, rootfs)
             files, arguments = self._boot_files(tree, target, given, Path(scratch))
-            bootloader = given[BOOTLOADER] is Bootloader.PXELINUX
+            spawned = given[MODE] is Mode.SPAWN_NOVLAN
+            bootloader = spawned or given[BOOTLOADER] is Bootloader.PXELINUX
             with self._served(tree, target, tftp, rootfs, files, bootloader=bootloader):
                 where = f"{target.files}/{target.version}"
-                with _configured(tftp, target, config_text(where, tuple(files), arguments)):
+                with (
+                    configured(tftp, target, config_text(where, tuple(files), arguments)),
+                    _spawned(given, tftp, target),
+                ):
                     self.status(f"{location} boots {where} from {tftp.address}")
                     restarting.restart("pxe", f"Let {location} boot from the network now")
                     if given[INSTALLER]:
@@ -120,10 +113,10 @@ class WritePxeboot(WriteExtension):
                 self._remove_all(target, tftp, rootfs)
                 restarting.restart("disk", f"Let {location} boot from its disk now")
             else:
-                _remove_others(target, tftp, rootfs)
+                remove_others(target, tftp, rootfs)
 
     def _boot_files(
-        self, tree: Tree, target: _Target, given: Parameters, scratch: Path
+        self, tree: Tree, target: BootVersion, given: Parameters, scratch: Path
     ) -> tuple[dict[str, Path], str]:
         """What the boot loader loads, by name, and what it tells the kernel."""
         kernel = tree.first_file(KERNELS)
@@ -153,7 +146,7 @@ class WritePxeboot(WriteExtension):
     def _served(
         self,
         tree: Tree,
-        target: _Target,
+        target: BootVersion,
         tftp: Place,
         rootfs: list[Place],
         files: dict[str, Path],
@@ -187,7 +180,7 @@ class WritePxeboot(WriteExtension):
         else:
             wait_until_told(self.status)
 
-    def _remove_all(self, target: _Target, tftp: Place, rootfs: list[Place]) -> None:
+    def _remove_all(self, target: BootVersion, tftp: Place, rootfs: list[Place]) -> None:
         """The configuration first: what it names goes after it."""
         tftp.remove(target.config)
         tftp.remove(target.files)
@@ -208,37 +201,19 @@ class WritePxeboot(WriteExtension):
 
 def _places(given: Parameters, scratch: Path) -> list[Place]:
     """Where the TFTP server looks, and where the NFS server does if there is one."""
+    if given[MODE] is Mode.SPAWN_NOVLAN:
+        directory = scratch / "tftp"
+        directory.mkdir()
+        return [place_at(Address("", str(directory)), scratch)]
     return [place_at(each, scratch) for each in (given[TFTP], given[ROOTFS]) if each is not None]
 
 
-def _new_version(mac: str, name: str, tftp: Place, rootfs: list[Place]) -> _Target:
-    """The name of a version that is nowhere yet: what the machine runs now is left alone."""
-    taken = {*tftp.names(f"{FILES}/{mac}"), *(name for each in rootfs for name in each.names(mac))}
-    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
-    return _Target(mac, next(name for name in names if name not in taken))
-
-
-@contextmanager
-def _configured(tftp: Place, target: _Target, config: str) -> Iterator[None]:
-    """Let the machine boot this; if the block fails, what it booted before."""
-    before = tftp.read(target.config)
-
-    def undo() -> None:
-        if before is None:
-            tftp.remove(target.config)
-        else:
-            tftp.put(target.config, before)
-
-    with undone_on_failure(f"restore {target.config}", undo):
-        tftp.put(target.config, config.encode())
-        yield
-
-
-def _remove_others(target: _Target, tftp: Place, rootfs: list[Place]) -> None:
-    for place, directory in [(tftp, target.files), *((each, target.mac) for each in rootfs)]:
-        for name in place.names(directory):
-            if name != target.version:
-                place.remove(f"{directory}/{name}")
+def _spawned(given: Parameters, tftp: Place, target: BootVersion) -> AbstractContextManager[None]:
+    """The servers that run here, if they do."""
+    if given[MODE] is not Mode.SPAWN_NOVLAN:
+        return nullcontext()
+    directory = Path(tftp.address.path)
+    return Servers(given[INTERFACE]).running(directory, target.mac, "pxelinux.0")
 
 
 WRITE = WritePxeboot()

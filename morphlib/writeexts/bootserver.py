@@ -96,7 +96,7 @@ class Here:
                 shutil.copyfile(source, part)
 
     def put_tree(self, path: str, tree: Tree, devices: Mapping[str, Device], tell: Tell) -> None:
-        if not _is_root_of_machine():
+        if not is_root_of_machine():
             raise MorphError(
                 f"only root can put a tree into {self._top}: its owners would be others to who "
                 "mounts it",
@@ -194,7 +194,7 @@ def _say_nothing(text: str) -> None:
     """Small files are there at once."""
 
 
-def _is_root_of_machine() -> bool:
+def is_root_of_machine() -> bool:
     """Whether owners that we give are those that everybody sees."""
     if os.geteuid() != 0:
         return False

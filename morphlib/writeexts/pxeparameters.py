@@ -23,6 +23,7 @@ from morphlib.writeexts.restarting import can_be_told
 
 class Mode(StrEnum):
     EXISTING_SERVER = "existing-server"
+    SPAWN_NOVLAN = "spawn-novlan"
 
 
 class Bootloader(StrEnum):
@@ -32,13 +33,21 @@ class Bootloader(StrEnum):
 
 MODE = choice(
     "PXEBOOT_MODE",
-    "existing-server: DHCP, TFTP and NFS servers are there, and files are put where they look.",
+    """existing-server: DHCP, TFTP and NFS servers are there, and files are put where they look.
+    spawn-novlan: DHCP and TFTP servers run on this machine until the other is installed, and serve
+    it alone. The system is an initramfs then, and the boot loader is pxelinux. Needs root.""",
     Mode.EXISTING_SERVER,
+)
+INTERFACE = text(
+    "PXEBOOT_DEPLOYER_INTERFACE",
+    "With spawn-novlan, the network interface of this machine on which the other is. It has an "
+    "IPv4 address; the other gets one of the same network.",
 )
 TFTP = address(
     "PXEBOOT_CONFIG_TFTP_ADDRESS",
     """The directory that the TFTP server serves: sftp://[USER@]HOST/DIRECTORY, or a directory of
-    this machine. Kernel and configuration go there, by ssh and rsync. Required.""",
+    this machine. Kernel and configuration go there, by ssh and rsync. Required with
+    existing-server.""",
     "sftp",
 )
 ROOTFS = address(
@@ -89,6 +98,7 @@ LDLINUX = Data(Path("/usr/lib/syslinux/modules/bios/ldlinux.c32"), "syslinux-com
 
 PARAMETERS: tuple[Parameter[Any], ...] = (
     MODE,
+    INTERFACE,
     TFTP,
     ROOTFS,
     NFSROOT,
@@ -108,10 +118,13 @@ PARAMETERS: tuple[Parameter[Any], ...] = (
 
 def check_together(given: Parameters) -> None:
     """Raises MorphError for parameters that do not go together, or lack what they need here."""
-    if given[TFTP] is None:
+    spawned = given[MODE] is Mode.SPAWN_NOVLAN
+    if spawned:
+        _check_spawned(given)
+    elif given[TFTP] is None:
         raise parameter_error("PXEBOOT_CONFIG_TFTP_ADDRESS was not given")
-    if given[BOOTLOADER] is Bootloader.PXELINUX:
-        check_there([PXELINUX, LDLINUX], what="PXEBOOT_BOOTLOADER pxelinux")
+    if spawned or given[BOOTLOADER] is Bootloader.PXELINUX:
+        check_there([PXELINUX, LDLINUX], what="booting with pxelinux")
     if given[INITRAMFS_PATH] and given[ROOTFS] is None:
         raise parameter_error(
             "INITRAMFS_PATH needs PXEBOOT_ROOTFS_RSYNC_ADDRESS: without it, the system itself "
@@ -125,4 +138,17 @@ def check_together(given: Parameters) -> None:
             reason=Reason.DEPLOY,
             hint="set PXEBOOT_INSTALLED_COMMAND, deploy this alone from a terminal, or set "
             "PXE_INSTALLER to no if nothing is installed",
+        )
+
+
+def _check_spawned(given: Parameters) -> None:
+    if not given[INTERFACE]:
+        raise parameter_error("PXEBOOT_DEPLOYER_INTERFACE was not given")
+    for each in (TFTP, ROOTFS):
+        if given[each] is not None:
+            raise parameter_error(f"{each.name} is for PXEBOOT_MODE existing-server")
+    if not given[INSTALLER]:
+        raise parameter_error(
+            "PXE_INSTALLER no is for PXEBOOT_MODE existing-server: other servers end with the "
+            "deployment"
         )

@@ -217,6 +217,88 @@ def test_ipmi(system: Path, tftp: Path, tmp_path: Path) -> None:
     assert "IPMI_USER was not given" in fail("pxeboot.check", MAC, env=environment)
 
 
+#: Starts a machine whose network card is on the interface `tap0`.
+_START = """
+qemu-system-x86_64 -m 512 -nodefaults -no-user-config -display none -machine q35,accel=tcg \\
+    -vga std -serial file:{log} -no-reboot \\
+    -netdev tap,id=net0,ifname=tap0,script=no,downscript=no \\
+    -device virtio-net-pci,netdev=net0,mac={mac},bootindex=1 </dev/null >{errors} 2>&1 &
+echo $! >{pid}
+"""
+_WAIT = """
+n=0
+until grep -q "system one runs" {log}; do
+    n=$((n + 1))
+    [ $n -lt 1200 ] || {{ cat {log} {errors} >&2; exit 1; }}
+    sleep 0.1
+done
+"""
+#: Becomes a program in a network of its own.
+_ENTER = """
+set -eu
+ip tuntap add tap0 mode tap
+ip address add 10.9.0.1/24 dev tap0
+ip link set tap0 up
+exec "$@"
+"""
+
+
+@needs_root
+def test_servers_of_its_own(tmp_path: Path) -> None:
+    tree = make_system(tmp_path / "tree", "one", initramfs=False)
+    names = {name: str(tmp_path / name) for name in ("log", "errors", "pid")}
+    (tmp_path / "tmp").mkdir()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(tmp_path / "tmp"),
+        "PXEBOOT_MODE": "spawn-novlan",
+        "PXEBOOT_DEPLOYER_INTERFACE": "tap0",
+        "PXEBOOT_PXE_REBOOT_COMMAND": _START.format(mac=MAC, **names),
+        "PXEBOOT_INSTALLED_COMMAND": _WAIT.format(**names),
+        "PXEBOOT_REBOOT_COMMAND": f"kill $(cat {names['pid']}) || true",
+        "KERNEL_ARGS": "console=ttyS0",
+    }
+    enter = ["unshare", "--net", "sh", "-c", _ENTER, "sh"]
+    for program, arguments in (("pxeboot.check", [MAC]), ("pxeboot.write", [str(tree), MAC])):
+        done = subprocess.run(
+            [*enter, sys.executable, str(EXTS / program), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "rdinit=/sbin/init console=ttyS0" in (tmp_path / "log").read_text("utf-8", "replace")
+    assert not list((tmp_path / "tmp").iterdir())
+    argv = ["pgrep", "--full", f"tftp-root={tmp_path}"]
+    assert subprocess.run(argv, check=False).returncode == 1, "a server runs on"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PXEBOOT_DEPLOYER_INTERFACE", "no-such", "no network interface no-such with an IPv4"),
+        ("PXEBOOT_DEPLOYER_INTERFACE", "-x", "'-x' is no network interface"),
+        ("PXEBOOT_CONFIG_TFTP_ADDRESS", "/srv", "is for PXEBOOT_MODE existing-server"),
+        ("PXE_INSTALLER", "no", "PXE_INSTALLER no is for PXEBOOT_MODE existing-server"),
+        ("", "", ""),
+    ],
+)
+def test_what_servers_of_its_own_need(name: str, value: str, said: str) -> None:
+    environment = {
+        "PXEBOOT_MODE": "spawn-novlan",
+        "PXEBOOT_DEPLOYER_INTERFACE": "lo",
+        "PXEBOOT_INSTALLED_COMMAND": "true",
+    }
+    if name:
+        assert said in fail("pxeboot.check", MAC, env={**environment, name: value})
+    else:
+        succeed("pxeboot.check", MAC, env=environment)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Sshd]:
     with run_sshd(tmp_path / "sshd") as sshd:
@@ -302,7 +384,8 @@ def test_an_ordinary_user_gets_owners_and_devices(
     [
         ("14:58:d0:57:7f", "", "", "14:58:d0:57:7f is no MAC address"),
         ("11325652330", "", "", "put it in quotes"),
-        (MAC, "PXEBOOT_MODE", "spawn-novlan", "Invalid PXEBOOT_MODE spawn-novlan"),
+        (MAC, "PXEBOOT_MODE", "spawn-vlan", "Invalid PXEBOOT_MODE spawn-vlan"),
+        (MAC, "PXEBOOT_MODE", "spawn-novlan", "PXEBOOT_DEPLOYER_INTERFACE was not given"),
         (MAC, "PXEBOOT_CONFIG_TFTP_ADDRESS", "", "PXEBOOT_CONFIG_TFTP_ADDRESS was not given"),
         (MAC, "PXEBOOT_CONFIG_TFTP_ADDRESS", "http://a/b", "has to be sftp://HOST/DIRECTORY"),
         (MAC, "PXEBOOT_CONFIG_TFTP_ADDRESS", "sftp://a:22/b", "in ssh's configuration"),

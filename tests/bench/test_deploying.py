@@ -18,7 +18,7 @@ BENCH = MORPH.parent / "bench" / "deploy.py"
 
 
 def test_everything_is_measured(tmp_path: Path) -> None:
-    command = [sys.executable, BENCH, "--chunks=2", "--files=20", "--rounds=2", "--size=256"]
+    command = [sys.executable, str(BENCH), "--chunks=2", "--files=20", "--rounds=2", "--size=256"]
     work, out = tmp_path / "work", tmp_path / "out.json"
     try:
         done = subprocess.run(

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from morphlib.errors import MorphError, Reason
-from morphlib.images.btrfs import superblock
+from morphlib.images.btrfs import space, superblock
 from morphlib.images.btrfs.create import create_image, least_size, write_reserved
 from morphlib.images.btrfs.layout import name_hash
 from morphlib.images.btrfs.model import Directory, Entry, File, Node, Snapshot, Subvolume, Symlink
@@ -137,11 +137,20 @@ def test_large_files(tree: Path, image: Path) -> None:
     assert f"disk byte {(64 << 20) + (64 << 10)} " in text
 
 
-def test_more_data_than_a_chunk_holds(tree: Path, image: Path) -> None:
-    with (tree / "large").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, (1 << 30) + (200 << 20))
-    check(image_of(tree, image, 2 << 30))
-    assert dump(image, 3).count("type DATA|single") == 2
+@pytest.mark.parametrize("copies", [1, 2])
+def test_more_than_a_chunk_holds(
+    tree: Path, image: Path, monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    """Of data and of trees, where chunks are small instead of all the rest being large."""
+    monkeypatch.setattr(space, "_LARGEST_CHUNK", 8 << 20)
+    for number in range(9000):
+        (tree / f"{number:0200}").write_bytes(b"x" * (number % 3000))
+    (tree / "large").write_bytes(random.randbytes(70 << 20))
+    entries: list[Entry] = [Subvolume("system", tree), Snapshot("run", "system")]
+    check(make(image, entries, 256 << 20, node_size=4096, metadata_copies=copies))
+    chunks = dump(image, 3)
+    assert chunks.count("type DATA|single") > 8
+    assert chunks.count("type METADATA") > 1
 
 
 def test_more_names_than_an_item_holds(tree: Path, image: Path) -> None:

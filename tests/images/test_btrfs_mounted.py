@@ -20,11 +20,11 @@ pytestmark = needs_root
 SIZE = 256 << 20
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With one of each that systems have."""
-    tree = tmp_path / "tree"
-    for name in ("etc", "usr/bin", "var/empty", "home/user", "dev"):
+    tree = tmp_path_factory.mktemp("trees") / "tree"
+    for name in ("etc", "usr/bin", "var/empty", "home/user", "dev", "mnt"):
         (tree / name).mkdir(parents=True)
     (tree / "etc" / "fstab").write_text("LABEL=root / btrfs\n")
     (tree / "etc" / "mtab").symlink_to("../proc/self/mounts")
@@ -45,6 +45,7 @@ def tree(tmp_path: Path) -> Path:
     os.setxattr(tree / "usr" / "bin" / "passwd", "user.colour", b"blue")
     capability = bytes.fromhex("0100000200200000000000000000000000000000")
     os.setxattr(tree / "usr" / "bin" / "passwd", "security.capability", capability)
+    (tree / "dev" / "null").touch()
     os.mkfifo(tree / "dev" / "initctl")
     os.mknod(tree / "dev" / "console", 0o20620, os.makedev(5, 1))
     os.mknod(tree / "dev" / "disk", 0o60660, os.makedev(259, 300_000))
@@ -79,7 +80,7 @@ def test_goes_on_to_work(tree: Path, tmp_path: Path) -> None:
     ]
     image = make(tmp_path / "image", entries, SIZE)
     before = facts(tree)
-    with mounted(image) as top:
+    with mounted(image, options="rw,commit=1") as top:
         for number in range(500):
             (top / "run" / "home" / "user" / f"file-{number}").unlink()
             (top / "run" / "home" / f"link-with-a-long-name-{number}").unlink()
@@ -111,7 +112,6 @@ def test_nothing_is_wrong_for_scrub(tree: Path, tmp_path: Path) -> None:
 
 
 def test_subvolumes(tree: Path, tmp_path: Path) -> None:
-    (tree / "mnt").mkdir()
     entries: list[Entry] = [
         Directory("systems", 0o710, 1, 2),
         Subvolume("systems/orig", tree),
@@ -156,7 +156,6 @@ def ownership(path: Path) -> tuple[int, int, int, int]:
 
 
 def test_nodes_and_emptied_directories(tree: Path, tmp_path: Path) -> None:
-    (tree / "dev" / "null").touch()
     nodes = {"dev/null": Node(0o20666, 0, 3, os.makedev(1, 3)), "etc": Node(0o40700, 1, 2)}
     entries = [Subvolume("orig", tree, emptied=frozenset({"home/user"}), nodes=nodes)]
     with mounted(make(tmp_path / "image", entries, SIZE)) as top:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ def mounted(
             yield Path(name)
         finally:
             subprocess.run(["umount", name], check=True)
+            _wait_until_unused(image)
 
 
 @contextmanager
@@ -38,3 +40,13 @@ def loop_device(image: Path, *options: str) -> Iterator[Path]:
         yield device
     finally:
         subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def _wait_until_unused(image: Path) -> None:
+    """Sandboxes that began meanwhile have the mount, too: until they end, it stays as it was."""
+    command = ["losetup", "--noheadings", "--associated", str(image)]
+    for _ in range(3000):
+        if not subprocess.run(command, check=True, capture_output=True).stdout:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{image} is still in use")

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from morphlib.images.btrfs.layout import (
@@ -31,7 +32,8 @@ LAST_KEY = Key((1 << 64) - 1, 255, (1 << 64) - 1)
 _MAX_LEVEL = 7
 _CACHED_BYTES = 32 << 20
 
-Item = tuple[Key, memoryview]
+Data = bytes | memoryview
+Item = tuple[Key, Data]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +46,41 @@ class TreeRoot:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
 class Node:
-    """A block of a tree that was found to be whole."""
+    """A block of a tree: items in a leaf, children above."""
 
-    __slots__ = ("children", "header", "items", "keys")
+    owner: int
+    level: int
+    generation: int
+    keys: list[Key]
+    items: list[Data]
+    children: list[Child]
 
-    def __init__(self, block: bytes) -> None:
-        """Raises ValueError if it makes no sense."""
-        self.header = Header.unpack(block)
-        view = memoryview(block)
-        count, size = self.header.nritems, len(block)
-        entry = KEY_PTR if self.header.level else ITEM
-        if HEADER_SIZE + count * entry.size > size:
-            raise ValueError("it has too many items")
-        entries = list(entry.iter_unpack(view[HEADER_SIZE : HEADER_SIZE + count * entry.size]))
-        self.keys = [Key._make(each[:3]) for each in entries]
-        if any(one >= two for one, two in zip(self.keys, self.keys[1:], strict=False)):
-            raise ValueError("its items are not in order")
-        self.children: list[Child] = []
-        self.items: list[memoryview] = []
-        if self.header.level:
-            for key, each in zip(self.keys, entries, strict=True):
-                self.children.append(Child(key, each[3], each[4]))
-            return
-        front = HEADER_SIZE + count * entry.size
-        for each in entries:
-            start, end = HEADER_SIZE + each[3], HEADER_SIZE + each[3] + each[4]
-            if start < front or end > size:
+
+def parse_node(block: bytes) -> tuple[Header, Node]:
+    """Raises ValueError if it makes no sense."""
+    header = Header.unpack(block)
+    view = memoryview(block)
+    entry = KEY_PTR if header.level else ITEM
+    front = HEADER_SIZE + header.nritems * entry.size
+    if front > len(block):
+        raise ValueError("it has too many items")
+    entries = list(entry.iter_unpack(view[HEADER_SIZE:front]))
+    keys = [Key._make(each[:3]) for each in entries]
+    if any(one >= two for one, two in pairwise(keys)):
+        raise ValueError("its items are not in order")
+    children: list[Child] = []
+    items: list[Data] = []
+    if header.level:
+        children = [Child(key, at[3], at[4]) for key, at in zip(keys, entries, strict=True)]
+    else:
+        for _, _, _, start, size in entries:
+            start += HEADER_SIZE
+            if start < front or start + size > len(block):
                 raise ValueError("an item reaches out of it")
-            self.items.append(view[start:end])
+            items.append(view[start : start + size])
+    return header, Node(header.owner, header.level, header.generation, keys, items, children)
 
 
 class Trees:
@@ -81,6 +89,8 @@ class Trees:
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self._cache: OrderedDict[int, Node] = OrderedDict()
+        #: Blocks that are not on the disk yet, by address.
+        self.fresh: dict[int, Node] = {}
         found = volume.superblock
         self._cached = max(16, _CACHED_BYTES // found.node_size)
         chunks = TreeRoot(
@@ -111,11 +121,13 @@ class Trees:
 
     def node(self, bytenr: int, level: int, generation: int) -> Node:
         """A block, from whichever copy is whole."""
+        fresh = self.fresh.get(bytenr)
+        if fresh is not None:
+            return fresh
         node = self._cache.get(bytenr)
-        if node is not None:
+        if node is not None and (node.level, node.generation) == (level, generation):
             self._cache.move_to_end(bytenr)
-            if (node.header.level, node.header.generation) == (level, generation):
-                return node
+            return node
         if level > _MAX_LEVEL:
             raise self.volume.damaged(f"a tree at {bytenr} is too high")
         node = self._read(bytenr, level, generation)
@@ -132,11 +144,10 @@ class Trees:
             if len(block) < size or not is_whole(block):
                 continue
             try:
-                node = Node(block)
+                header, node = parse_node(block)
             except ValueError as error:
                 why = str(error)
                 continue
-            header = node.header
             if header.fsid != self.volume.superblock.fsid or header.bytenr != bytenr:
                 why = "it belongs elsewhere"
             elif header.level != level or header.generation != generation:
@@ -203,7 +214,7 @@ class StoredTree:
         return self.trees.items(self.root, first, last)
 
 
-def find(tree: ItemSource, key: Key) -> memoryview | None:
+def find(tree: ItemSource, key: Key) -> Data | None:
     """The data of the item with this key."""
     for _, data in tree.items(key, key):
         return data

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+from morphlib.images.btrfs.changing import Changer
 from morphlib.images.btrfs.model import Change
+from morphlib.images.btrfs.transaction import Transaction
+from morphlib.images.btrfs.volume import Volume
+from morphlib.images.btrfs.writable import check_idle, check_writable
 
 
 def upgrade_image(path: Path, changes: Sequence[Change], *, time: int, offset: int = 0) -> None:
@@ -19,4 +24,12 @@ def upgrade_image(path: Path, changes: Sequence[Change], *, time: int, offset: i
     there, or if the filesystem is damaged, wasn't unmounted, spans several devices, or has features
     that are unknown here.
     """
-    raise NotImplementedError
+    with closing(Volume(path, offset=offset, writable=True)) as volume:
+        check_writable(volume)
+        transaction = Transaction(volume, time=time)
+        check_idle(transaction.trees)
+        changer = Changer(transaction)
+        for change in changes:
+            changer.apply(change)
+        if changes:
+            transaction.commit()

@@ -177,6 +177,12 @@ class Volume:
                 return tuple(stripe.offset + within for stripe in chunk.stripes)
         raise self.damaged(f"no chunk has the address {address}")
 
+    def rest(self, address: int) -> int:
+        """How many bytes the chunk has from a logical address on."""
+        self.places(address, 1)
+        index = bisect_right(self._starts, address) - 1
+        return self._starts[index] + self._chunks[index].length - address
+
     def pread(self, at: int, length: int) -> bytes:
         """At most `length` bytes at `at` from the filesystem's start: fewer at the end."""
         parts: list[bytes] = []

@@ -14,7 +14,7 @@ import bottle
 import msgspec
 
 from cacheserver.artifacts import OpenArtifact
-from cacheserver.serving import FileBody
+from cacheserver.filebody import FileBody
 from morphlib.cache.digests import format_digest
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*")

@@ -6,13 +6,14 @@ import logging
 from dataclasses import dataclass
 
 from cacheserver.accesslog import AccessLog
-from cacheserver.application import Application, Context, add_reading
+from cacheserver.application import Application, Context
 from cacheserver.artifacts import Artifacts
 from cacheserver.auth import Gate, TokenFile
 from cacheserver.gitanswers import RepositoryAnswers
 from cacheserver.metrics import Metrics
 from cacheserver.pages import add_pages
 from cacheserver.pulling import Puller
+from cacheserver.reading import add_reading
 from cacheserver.repositories import Repositories
 from cacheserver.serving import Server
 from cacheserver.settings import ServerSettings, check_settings

@@ -129,6 +129,8 @@ def _serve(settings: ServerSettings, argv: Sequence[str], version: str) -> None:
     log = AccessLog(path, stdout)
     assembled = assemble(settings, log, version)
     server = assembled.server
+    # cheroot would take an inherited socket for its own, wherever that listens.
+    os.environ.pop("LISTEN_PID", None)
     # Threads inherit what is blocked, so that signals come to this one.
     signal.pthread_sigmask(signal.SIG_BLOCK, (*_ENDING, signal.SIGHUP))
     try:
@@ -165,9 +167,8 @@ def write_port(path: Path, port: int) -> None:
         with path.open("w") as file:
             file.write(f"{port}\n")
     except OSError as error:
-        message = f"can't write the port to {path}: {error.strerror}"
-        logging.getLogger("morph.cacheserver").critical("%s", message)
-        os.kill(os.getpid(), signal.SIGTERM)
+        sys.stderr.write(f"ERROR: can't write the port to {path}: {error.strerror}\n")
+        os._exit(1)
 
 
 def _begin_log(settings: ServerSettings, argv: Sequence[str]) -> None:

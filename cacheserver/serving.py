@@ -10,68 +10,24 @@ thread; bodies that nobody reads are not read; and every request is reported whe
 from __future__ import annotations
 
 import logging
-import os
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from cheroot import server, wsgi
 
+from cacheserver.filebody import BLOCK, FileBody
+
 _log = logging.getLogger("morph.cacheserver")
 
-_BLOCK = 1 << 18
 _MAX_HEADERS = 1 << 16
 _MAX_IDLE = 4096  # connections that are kept alive
 _LINGER = 2.0  # seconds that a client may go on sending after it was refused
 _DISCARD = 1 << 16  # bytes of a body that are read only to keep the connection
-
-
-class FileBody:
-    """A part of an open file as the body of an answer. The file is closed after it was sent."""
-
-    def __init__(self, descriptor: int, offset: int, length: int) -> None:
-        self.descriptor = descriptor
-        self.offset = offset
-        self.length = length
-
-    def read(self, size: int = _BLOCK) -> bytes:
-        """The next bytes; nothing at the end of the part, or of a file that got shorter."""
-        data = os.pread(self.descriptor, min(size, self.length), self.offset)
-        self.offset += len(data)
-        self.length -= len(data)
-        return data
-
-    def __iter__(self) -> Iterator[bytes]:
-        while data := self.read():
-            yield data
-
-    def send(self, sock: socket.socket) -> Iterator[int]:
-        """Send by sendfile; gives the number of bytes after each call. Raises OSError."""
-        import select
-
-        timeout = sock.gettimeout()
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLOUT)
-        while self.length > 0:
-            try:
-                sent = os.sendfile(sock.fileno(), self.descriptor, self.offset, self.length)
-            except BlockingIOError:
-                if not poll.poll(None if timeout is None else timeout * 1000):
-                    raise TimeoutError("timed out") from None
-                continue
-            if sent == 0:
-                return
-            self.offset += sent
-            self.length -= sent
-            yield sent
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +100,7 @@ class _Gateway(wsgi.Gateway_10):
         return body.length == 0
 
 
-def _keep(body: FileBody, size: int = _BLOCK) -> FileBody:
+def _keep(body: FileBody, size: int = BLOCK) -> FileBody:
     return body
 
 
@@ -159,6 +115,13 @@ class _Request(server.HTTPRequest):
     """Refuses what proxies and servers read in different ways."""
 
     header_reader = _HeaderReader()
+
+    def parse_request(self) -> None:
+        self.server.watch.begin(self.conn)
+        try:
+            super().parse_request()
+        finally:
+            self.server.watch.end(self.conn)
 
     def read_request_headers(self) -> bool:
         if not super().read_request_headers():  # type: ignore[no-untyped-call]
@@ -176,6 +139,35 @@ class _Request(server.HTTPRequest):
 
     def rfile_remaining(self) -> int:
         return int(getattr(self.rfile, "remaining", 0))
+
+
+class _Watch:
+    """Ends connections that take too long to say what they want, however often they send a byte."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._guard = threading.Lock()
+        self._since: dict[_Connection, float] = {}
+
+    def begin(self, connection: _Connection) -> None:
+        with self._guard:
+            self._since[connection] = time.monotonic()
+
+    def end(self, connection: _Connection) -> None:
+        with self._guard:
+            self._since.pop(connection, None)
+
+    def look(self) -> None:
+        """End those that began too long ago."""
+        with self._guard:
+            oldest = time.monotonic() - self._seconds
+            late = [each for each, since in self._since.items() if since < oldest]
+        for connection in late:
+            _log.info("%s takes too long to ask for something", connection.remote_addr)
+            try:
+                connection.socket.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # it is gone already
 
 
 class _Connection(server.HTTPConnection):
@@ -201,7 +193,7 @@ class _Connection(server.HTTPConnection):
                 self.socket.shutdown(socket.SHUT_WR)
                 self.socket.settimeout(_LINGER)
                 end = time.monotonic() + _LINGER
-                while self.socket.recv(_BLOCK) and time.monotonic() < end:
+                while self.socket.recv(BLOCK) and time.monotonic() < end:
                     pass
             except OSError:
                 pass  # it is gone already
@@ -237,6 +229,7 @@ class Server(wsgi.Server):
         self.gateway = _Gateway
         self.report = report
         self.ssl_adapter = adapter
+        self.watch = _Watch(timeout)
 
     def process_conn(self, conn: _Connection) -> None:
         """Give a connection to a thread, or wait until there is something to read from it."""
@@ -245,6 +238,16 @@ class Server(wsgi.Server):
             self.put_conn(conn)
         else:
             super().process_conn(conn)
+
+    def serve(self) -> None:
+        """Serve until `stop` is called."""
+        threading.Thread(target=self._watch_clients, daemon=True).start()
+        super().serve()
+
+    def _watch_clients(self) -> None:
+        while self.ready:
+            time.sleep(1)
+            self.watch.look()
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         _log.log(level, "%s", msg, exc_info=traceback)

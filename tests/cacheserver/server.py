@@ -111,7 +111,9 @@ class CacheServer:
 
 
 @contextmanager
-def running(home: Path, *options: str, wait: bool = True) -> Iterator[CacheServer]:
+def running(
+    home: Path, *options: str, env: Mapping[str, str] | None = None
+) -> Iterator[CacheServer]:
     """A server with directories in `home`, at a port of its own."""
     for name in ("artifacts", "gits", "bundles"):
         (home / name).mkdir(exist_ok=True)
@@ -123,7 +125,7 @@ def running(home: Path, *options: str, wait: bool = True) -> Iterator[CacheServe
             stdin=subprocess.DEVNULL,
             stdout=requests,
             stderr=events,
-            env={"PATH": os.environ["PATH"], "HOME": str(home)},
+            env={"PATH": os.environ["PATH"], "HOME": str(home), **(env or {})},
         )
     try:
         assert wait_until(lambda: bool(process.poll() is not None or _read_port(port_file)), 30), (

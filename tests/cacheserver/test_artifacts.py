@@ -45,6 +45,8 @@ def test_head_tells_the_same_without_the_file(writable: CacheServer) -> None:
     whole, head = writable.artifact(NAME), writable.ask("HEAD", f"/1.0/artifacts?filename={NAME}")
     assert (head.status, head.body) == (200, b"")
     assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
+    ranged = writable.ask("HEAD", f"/1.0/artifacts?filename={NAME}", headers={"Range": "bytes=1-2"})
+    assert (ranged.status, ranged.headers["content-length"]) == (200, str(len(DATA)))
 
 
 def test_head_and_get_of_what_is_not_there(writable: CacheServer) -> None:

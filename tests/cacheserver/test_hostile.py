@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_from_bytes
@@ -219,6 +220,25 @@ def test_idle_connections_take_no_threads(home: Path) -> None:
         idle = [socket.create_connection((server.host, server.port)) for _ in range(50)]
         assert server.get("/healthz").status == 200
         for client in idle:
+            client.close()
+
+
+def test_clients_that_send_a_byte_now_and_then_are_dropped(home: Path) -> None:
+    with running(home, "--timeout=2", "--threads=2") as server:
+        dripping = [socket.create_connection((server.host, server.port)) for _ in range(2)]
+        ended = 0
+        for byte in b"GET /healthz HTTP/1.1\r\nX: 012345678901234567890123456789":
+            for client in dripping:
+                try:
+                    client.sendall(bytes([byte]))
+                except OSError:
+                    ended += 1
+            if ended:
+                break
+            time.sleep(0.2)
+        assert ended
+        assert server.get("/healthz").status == 200
+        for client in dripping:
             client.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from morphlib.process import wait_until
 from morphlib.version import describe_version
-from tests.cacheserver.server import KEY, PROGRAM, command, running, wait_for_log
+from tests.cacheserver.server import KEY, PROGRAM, CacheServer, command, running, wait_for_log
 from tests.ordinary import run_as_ordinary_user
 
 
@@ -115,6 +115,37 @@ def test_it_ends_though_nobody_reads_the_port(home: Path) -> None:
         assert server.wait(30) == 0
 
 
+def test_a_port_file_that_can_not_be_written(home: Path) -> None:
+    status, _, err = run(home, "--no-default-configs", f"--port-file={home}/gone/port")
+    assert status == 1
+    assert "ERROR: can't write the port to" in err
+
+
+def test_sockets_that_are_not_meant_for_it_are_left_alone(home: Path) -> None:
+    with running(home, env={"LISTEN_PID": "1", "LISTEN_FDS": "1"}) as server:
+        assert server.get("/healthz").status == 200
+
+
+def test_it_listens_at_other_addresses_if_told(home: Path) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        port = probe.getsockname()[1]
+    arguments = command(home, "--address=::1", f"--port={port}", "--threads=2", "--enable-writes")
+    (home / "artifacts").mkdir()
+    with subprocess.Popen(
+        arguments,
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        assert f"listening at ::1 port {port}".encode() in process.stderr.readline()
+        server = CacheServer(home, port, process, "::1")
+        assert server.put(f"{KEY}.chunk.a", b"x").status == 201
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 def test_a_port_that_is_taken(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -169,7 +200,8 @@ def test_requests_are_logged_as_json_lines(home: Path) -> None:
     with running(home) as server:
         server.get("/1.0/artifacts", filename=f"{KEY}.chunk.a", headers={"User-Agent": 'x\xe9"\\'})
         server.get("/1.0/sha1s", repo="git://host/none", ref="master")
-        first, second = wait_for_log(server, 2)
+        # Each is logged after its answer was sent, so the order may be another.
+        first, second = sorted(wait_for_log(server, 2), key=lambda entry: str(entry["path"]))
     assert first["status"] == 404
     assert first["client"] == "127.0.0.1"
     assert (first["method"], first["path"]) == ("GET", "/1.0/artifacts")

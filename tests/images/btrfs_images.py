@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -52,6 +52,30 @@ def check(image: Path, *, but: str = "\0") -> None:
     assert "no error found" in said, said
     for word in ("warning", "mismatch", "invalid", "bad"):
         assert word not in said.lower(), said
+
+
+def tree_blocks(image: Path) -> Iterator[list[int]]:
+    """Where the copies of the blocks of all trees are."""
+    shown = subprocess.run(
+        ["btrfs", "inspect-internal", "dump-tree", image], check=True, capture_output=True
+    ).stdout
+    lines = shown.decode("utf-8", "replace").splitlines()
+    chunks: list[tuple[int, int, list[int]]] = []
+    blocks: set[int] = set()
+    for line in lines:
+        words = line.split()
+        if "CHUNK_ITEM" in line and words[0] == "item":
+            chunks.append((int(words[5].rstrip(")")), 0, []))
+        elif words[:1] == ["length"] and words[2:3] == ["owner"]:
+            chunks[-1] = (chunks[-1][0], int(words[1]), [])
+        elif words[:1] == ["stripe"] and words[2] == "devid":
+            chunks[-1][2].append(int(words[5]))
+        elif words[:1] in (["leaf"], ["node"]) and words[2] in ("items", "level"):
+            blocks.add(int(words[1]))
+    for block in sorted(blocks):
+        for start, length, stripes in chunks:
+            if start <= block < start + length:
+                yield [each + block - start for each in stripes]
 
 
 def facts(directory: Path) -> dict[str, tuple[object, ...]]:

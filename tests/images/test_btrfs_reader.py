@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.layout import checksum
 from morphlib.images.btrfs.reader import Image, SubvolumeInfo, is_btrfs
+from tests.images.btrfs_images import tree_blocks
 from tests.mounting import mounted, needs_root
 
 SIZE = 128 << 20
@@ -403,30 +404,6 @@ def test_second_superblock_is_good(image: Path, copy: Path) -> None:
     overwrite(copy, MIRROR + 500, b"x")
     with pytest.raises(MorphError, match="no superblock is whole"):
         Image(copy)
-
-
-def tree_blocks(image: Path) -> Iterator[list[int]]:
-    """Where the copies of the blocks of all trees are."""
-    shown = subprocess.run(
-        ["btrfs", "inspect-internal", "dump-tree", image], check=True, capture_output=True
-    ).stdout
-    lines = shown.decode("utf-8", "replace").splitlines()
-    chunks: list[tuple[int, int, list[int]]] = []
-    blocks: set[int] = set()
-    for line in lines:
-        words = line.split()
-        if "CHUNK_ITEM" in line and words[0] == "item":
-            chunks.append((int(words[5].rstrip(")")), 0, []))
-        elif words[:1] == ["length"] and words[2:3] == ["owner"]:
-            chunks[-1] = (chunks[-1][0], int(words[1]), [])
-        elif words[:1] == ["stripe"] and words[2] == "devid":
-            chunks[-1][2].append(int(words[5]))
-        elif words[:1] in (["leaf"], ["node"]) and words[2] in ("items", "level"):
-            blocks.add(int(words[1]))
-    for block in sorted(blocks):
-        for start, length, stripes in chunks:
-            if start <= block < start + length:
-                yield [each + block - start for each in stripes]
 
 
 def test_one_copy_of_trees_is_enough(image: Path, copy: Path) -> None:

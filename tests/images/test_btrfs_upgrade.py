@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs import volume as volumes
@@ -17,6 +19,7 @@ from morphlib.images.btrfs.layout import checksum
 from morphlib.images.btrfs.model import (
     Change,
     Directory,
+    Entry,
     File,
     Node,
     Removal,
@@ -26,7 +29,7 @@ from morphlib.images.btrfs.model import (
 )
 from morphlib.images.btrfs.reader import Image
 from morphlib.images.btrfs.upgrade import upgrade_image
-from tests.images.btrfs_images import TIME, facts, make
+from tests.images.btrfs_images import TIME, facts, make, tree_blocks
 from tests.images.btrfs_images import check as judge
 from tests.mounting import mounted, needs_root
 
@@ -670,3 +673,41 @@ def test_damaged_trees(image: Path) -> None:
             file.seek(place + 1000)
             file.write(b"damage")
     refuse(image, "is damaged")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path]:
+    """An image with trees of several levels, and what is added to it."""
+    top = tmp_path_factory.mktemp("small")
+    tree = fill(top / "tree", files=60)
+    entries: list[Entry] = [Subvolume("a", tree), Snapshot("b", "a"), File("f", b"f" * 9000)]
+    image = make(top / "image", entries, 28 << 20, node_size=4096, metadata_copies=1)
+    return image.read_bytes(), tree
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_nonsense_with_right_checksums_ends(
+    small: tuple[bytes, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """It is told, or what is changed has nothing to do with it."""
+    before, tree = small
+    image = tmp_path_factory.getbasetemp() / "nonsense"
+    image.write_bytes(before)
+    blocks = [64 << 10, *(each for places in tree_blocks(image) for each in places)]
+    with image.open("r+b") as file:
+        for place in data.draw(st.lists(st.sampled_from(blocks), min_size=1, max_size=3)):
+            file.seek(place)
+            block = bytearray(file.read(4096))
+            at = data.draw(st.integers(32, 4088))
+            new = data.draw(st.one_of(st.binary(min_size=1, max_size=8), st.just(b"\xff" * 8)))
+            block[at : at + len(new)] = new
+            block[:4] = checksum(bytes(block[32:]))
+            file.seek(place)
+            file.write(block)
+    changes: list[Change] = [Subvolume("c", tree, like="a"), Snapshot("d", "c"), Removal("b")]
+    changes += [File("a/etc/fstab", content(2, 5000)), Removal("f"), Directory("a/etc/x")]
+    try:
+        upgrade_image(image, changes, time=LATER)
+    except MorphError as error:
+        assert str(image) in error.message

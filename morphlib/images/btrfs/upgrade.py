@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -26,10 +27,17 @@ def upgrade_image(path: Path, changes: Sequence[Change], *, time: int, offset: i
     """
     with closing(Volume(path, offset=offset, writable=True)) as volume:
         check_writable(volume)
-        transaction = Transaction(volume, time=time)
-        check_idle(transaction.trees)
-        changer = Changer(transaction)
-        for change in changes:
-            changer.apply(change)
-        if changes:
-            transaction.commit()
+        try:
+            _apply(volume, changes, time)
+        except (struct.error, OverflowError) as error:
+            raise volume.damaged("a number in it is out of range") from error
+
+
+def _apply(volume: Volume, changes: Sequence[Change], time: int) -> None:
+    transaction = Transaction(volume, time=time)
+    check_idle(transaction.trees)
+    changer = Changer(transaction)
+    for change in changes:
+        changer.apply(change)
+    if changes:
+        transaction.commit()

@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs import volume as volumes
-from morphlib.images.btrfs.layout import checksum
+from morphlib.images.btrfs.layout import ROOT_ITEM, Key, checksum
 from morphlib.images.btrfs.model import (
     Change,
     Directory,
@@ -28,6 +29,7 @@ from morphlib.images.btrfs.model import (
     Symlink,
 )
 from morphlib.images.btrfs.reader import Image
+from morphlib.images.btrfs.transaction import Transaction
 from morphlib.images.btrfs.upgrade import upgrade_image
 from tests.images.btrfs_images import TIME, facts, make, tree_blocks
 from tests.images.btrfs_images import check as judge
@@ -621,6 +623,22 @@ def test_the_default_subvolume_stays(tmp_path: Path) -> None:
         run("btrfs", "subvolume", "set-default", top / "sub")
     with pytest.raises(MorphError, match="what is mounted by default"):
         upgrade_image(image, [Removal("sub")], time=LATER)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (Key((1 << 64) - 4, 248, 0), "is being balanced.*\n.*btrfs balance"),
+        (Key((1 << 64) - 8, ROOT_ITEM, 256), "was interrupted while being balanced"),
+    ],
+)
+def test_balances(image: Path, key: Key, message: str) -> None:
+    """The root tree gets what a kernel leaves there."""
+    with closing(volumes.Volume(image, writable=True)) as opened:
+        transaction = Transaction(opened, time=LATER)
+        transaction.roots.set(key, bytes(439))
+        transaction.commit()
+    refuse(image, message)
 
 
 def test_mixed_block_groups(tmp_path: Path) -> None:

@@ -21,6 +21,17 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def bootable_tree(tmp_path: Path) -> Path:
+    """A tree with a kernel, as far as disk images have a look at it, for a machine called web."""
+    tree = tmp_path / "tree"
+    for name in ("boot", "etc", "home", "opt", "root", "srv", "var"):
+        (tree / name).mkdir(parents=True)
+    (tree / "boot/vmlinuz").write_text("kernel\n")
+    (tree / "etc/hostname").write_text("web\n")
+    return tree
+
+
+@pytest.fixture
 def users_tree() -> Iterator[Path]:
     """The same, of an ordinary user, in a directory of that user."""
     directory = Path(tempfile.mkdtemp(prefix="morph-tests-"))

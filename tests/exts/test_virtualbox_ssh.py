@@ -50,13 +50,8 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    tree = tmp_path / "tree"
-    for name in ("boot", "etc", "home", "opt", "root", "srv", "var"):
-        (tree / name).mkdir(parents=True)
-    (tree / "boot/vmlinuz").write_text("kernel\n")
-    (tree / "etc/hostname").write_text("web\n")
-    return tree
+def tree(bootable_tree: Path) -> Path:
+    return bootable_tree
 
 
 def change(box: Sshd, **state: object) -> None:

@@ -74,7 +74,7 @@ class DeployBench:
     layout: Layout = field(init=False)
 
     def run(self) -> Deployed:
-        """Build the system, if it is not there, and measure. Raises MorphError."""
+        """Build the system and measure. Raises MorphError."""
         adopt_orphans()
         self._build()
         tree = self.work / "tree"

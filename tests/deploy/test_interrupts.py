@@ -76,7 +76,7 @@ def test_an_interrupted_deployment_clears_up(any_world: World, how: str, stage: 
         os.killpg(process.pid, signal.SIGINT)
     else:
         os.kill(process.pid, getattr(signal, how))
-    ran = finish(process, 20)
+    ran = finish(process)
     assert ran.status == 255
     assert "interrupted" in ran.err
     assert "Traceback" not in ran.err
@@ -91,7 +91,7 @@ def test_a_killed_morph_takes_everything_along(any_world: World, stage: str) -> 
     slow(world, stage)
     process = start_until_it_waits(world)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert_nothing_left(world)
     deploy_again(world)
 
@@ -104,7 +104,7 @@ def test_an_extension_gets_time_to_clear_up(world: World) -> None:
         world.cluster(one={"type": "slow", "location": "out"})
         process = start_until_it_waits(world)
         process.send_signal(number)
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
         wait_until_nothing_runs(world.trove)
         assert world.output("cleared") == "cleared\n"
         for name in ("cleared", "started"):
@@ -117,7 +117,7 @@ def test_impatient_people(world: World) -> None:
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.01)
-    ran = finish(process, 20)
+    ran = finish(process)
     assert ran.status == 255
     assert "Traceback" not in ran.err
     assert not world.runs
@@ -147,7 +147,7 @@ def test_a_target_is_old_or_new(any_world: World, number: signal.Signals) -> Non
     wait_for(lambda: started.exists() or process.poll() is not None)
     assert len(list(images.iterdir())) == 2  # the other one is being written
     process.send_signal(number)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     wait_until_nothing_runs(world.trove)
     assert [path.name for path in images.iterdir()] == ["one.tar"]
     assert (images / "one.tar").read_text() == "the old one"
@@ -163,7 +163,7 @@ def test_a_killed_process_fails_its_deployment(any_world: World) -> None:
     process = start_until_it_waits(world)
     (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
-    ran = finish(process, 20)
+    ran = finish(process)
     assert ran.status == 1
     assert "Deployment one failed: its process was killed by SIGKILL" in ran.err
     assert "Traceback" not in ran.err
@@ -185,7 +185,7 @@ def test_killed_at_any_moment_the_next_run_is_whole(world: World) -> None:
         process = world.start("deploy", CLUSTER)
         time.sleep(chance.uniform(0.3 * whole, whole))
         process.kill()
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
         wait_until_nothing_runs(world.trove)
         assert mounts_below(world.trove.root) == []
         assert (world.definitions / "one.tar").read_bytes() == wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,13 +56,14 @@ def test_layers_are_told_to_who_asks(layered: World) -> None:
     assert small["devices"] == {}
 
 
-def test_no_layers_are_told_if_some_are_not_cached(layered: World, tmp_path: Path) -> None:
+def test_no_layers_are_told_if_some_are_not_cached(layered: World) -> None:
     layered.write("layered.write.help", "help: x\nlayers: true\n")
     (chunk,) = layered.trove.cache.rglob("*.chunk.small-misc")
-    aside = tmp_path / chunk.name
-    aside.write_bytes(chunk.read_bytes())
-    kept = chunk.rename(chunk.with_name("aside"))
+    kept = [chunk, chunk.with_name(f"{layered.trove.key('small')}.manifest")]
+    aside = [path.rename(path.with_name(f"aside-{path.name}")) for path in kept]
     try:
         assert deployed(layered) is None
     finally:
-        kept.rename(chunk)
+        for path, place in zip(aside, kept, strict=True):
+            path.rename(place)
+    assert deployed(layered) is not None

@@ -123,7 +123,7 @@ def test_what_another_run_is_at_is_left_alone(world: World) -> None:
     killed = world.start("deploy", CLUSTER, "one.location=b")
     wait_for(lambda: (world.definitions / "b.here").exists())
     os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate(timeout=15)
+    killed.communicate(timeout=60)
     assert len(world.runs) == 2
     world.write("quick.write", '#!/bin/sh\nls "$TMPDIR/../.." > "$2"\n')
     ran = world.run("deploy", CLUSTER, "one.type=quick", "one.location=listing")

@@ -162,7 +162,7 @@ def make_world(trove: Trove) -> World:
     return World(trove)
 
 
-def wait_until_nothing_runs(trove: Trove, seconds: float = 15) -> None:
+def wait_until_nothing_runs(trove: Trove, seconds: float = 60) -> None:
     """Wait until no process belongs to a trove any more."""
     deadline = time.monotonic() + seconds
     while left := relatives(trove):
@@ -170,7 +170,7 @@ def wait_until_nothing_runs(trove: Trove, seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"

@@ -100,11 +100,20 @@ class Artifacts:
                 by_key.setdefault(key_of(name), []).append(name)
         whole = self.store.check_many(by_key)
         for key, wanted in by_key.items():
-            for name in wanted:
-                found[name] = key in whole or self._has(name)
+            there = dict.fromkeys(wanted, True) if key in whole else self._find(key, wanted)
+            if key not in whole and any(there.values()) and not all(there.values()):
+                # It may just be appearing or vanishing, and nobody is to see half of it.
+                is_whole = self.store.check(key, wanted)
+                there = dict.fromkeys(wanted, True) if is_whole else self._find(key, wanted)
+            found |= there
         return found
 
-    def _has(self, name: str) -> bool:
+    def _find(self, key: str, names: Iterable[str]) -> dict[str, bool]:
+        """Which of a source's files are stored, one by one."""
+        manifest = self.manifest(key)
+        return {name: self._may_serve(name, manifest) and self._is_there(name) for name in names}
+
+    def _is_there(self, name: str) -> bool:
         found = self.open(name)
         if found is not None:
             found.close()

@@ -24,19 +24,21 @@ _STALE_SECONDS = 60.0  # after which it is read again even if the directory seem
 _LARGEST_META = 64 << 20  # bytes
 
 
-class _Kid(msgspec.Struct, frozen=True):
+class Dependency(msgspec.Struct, frozen=True, gc=False):
+    """An artifact that a source was built with, and the key of its source."""
+
     artifact: str
-    cache_key: str = msgspec.field(name="cache-key")
+    key: str = msgspec.field(name="cache-key")
 
 
-class _Identity(msgspec.Struct, frozen=True):
+class _Identity(msgspec.Struct, frozen=True, gc=False):
     name: str = ""
     kind: str = ""
     arch: str = ""
-    kids: tuple[_Kid, ...] = ()
+    kids: tuple[Dependency, ...] = ()
 
 
-class _Meta(msgspec.Struct, frozen=True):
+class _Meta(msgspec.Struct, frozen=True, gc=False):
     identity: _Identity = msgspec.field(name="cache-id", default=_Identity())
     build_times: Mapping[str, Mapping[str, str]] = msgspec.field(name="build-times", default={})
 
@@ -49,14 +51,6 @@ _EMPTY = _Meta()
 class StoredFile:
     name: str
     size: int  # bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """An artifact that a source was built with."""
-
-    artifact: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +133,7 @@ class Catalogue:
             manifest is not None,
             key + LOG_SUFFIX in statuses,
             _seconds(meta),
-            tuple(Dependency(kid.artifact, kid.cache_key) for kid in identity.kids),
+            identity.kids,
         )
 
     def _meta(self, key: str, status: os.stat_result | None) -> _Meta:

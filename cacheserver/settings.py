@@ -126,7 +126,7 @@ class ServerSettings:
         64_000_000_000, "largest artifact that is taken", group=Group.LIMITS
     )
     max_request_size: int = size_field(
-        16_000_000, "largest list of names, refs or files to ask for", group=Group.LIMITS
+        4_000_000, "largest list of names, refs or files to ask for", group=Group.LIMITS
     )
     max_file_size: int = size_field(
         64_000_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
@@ -26,6 +27,31 @@ def test_disks(home: Path, scenario: str) -> None:
     events = home / "events"
     told = events.read_text() if events.exists() else ""
     assert done.returncode == 0, done.stderr + told
+
+
+def test_a_download_goes_on_where_it_was_after_the_server_was_killed(home: Path) -> None:
+    name = f"{KEY}.chunk.big"
+    data = os.urandom(64 << 20)
+    with running(home) as server:
+        with ArtifactStore(server.artifacts) as store:
+            path = store.temporary()
+            path.write_bytes(data)
+            store.publish(KEY, {name: path})
+        connection = server.connect()
+        connection.request("GET", f"/1.0/artifacts?filename={name}")
+        response = connection.getresponse()
+        etag = response.headers["ETag"]
+        part = response.read(1 << 20)
+        server.process.kill()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            while block := response.read(1 << 20):
+                part += block
+                assert len(part) < len(data)
+            raise http.client.IncompleteRead(part)
+    with running(home) as server:
+        rest = server.artifact(name, Range=f"bytes={len(part)}-", If_Range=etag)
+        assert rest.status == 206
+        assert part + rest.body == data
 
 
 def test_files_from_the_future_are_handed_out(home: Path) -> None:

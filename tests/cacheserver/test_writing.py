@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,6 +186,35 @@ def test_files_of_a_source_appear_together(writable: CacheServer) -> None:
     assert stored(writable) == files
     assert all(writable.post("/1.0/artifacts", list(files)).json.values())
     assert publish(writable, KEY, digests).json == {"new": False}
+
+
+def test_nobody_ever_sees_half_of_a_source(writable: CacheServer) -> None:
+    """Asked all the time while sources appear and are removed."""
+    names = [f"{KEY}.chunk.{number}" for number in range(20)]
+    halves: list[dict[str, bool]] = []
+    seen: set[bool] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            found = writable.post("/1.0/artifacts", names).json
+            seen.update(found.values())
+            if len(set(found.values())) > 1:
+                halves.append(found)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for each in lookers:
+        each.start()
+    with ArtifactStore(writable.artifacts) as store:
+        for _ in range(20):
+            digest = stage(writable, b"")
+            assert publish(writable, KEY, dict.fromkeys(names, digest)).status == 201
+            store.remove(KEY)
+    done.set()
+    for each in lookers:
+        each.join()
+    assert halves == []
+    assert seen == {True, False}
 
 
 def test_nothing_appears_unless_all_is_there(writable: CacheServer) -> None:

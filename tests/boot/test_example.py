@@ -162,6 +162,20 @@ def test_life_of_a_machine(example: Example) -> None:
     image = example.directory / "example.img"
     subprocess.run(["btrfs", "check", image], check=True, capture_output=True)
 
+    # While it is off, the image itself can be upgraded.
+    place = f"bios.location={image}"
+    example.morph("upgrade", "clusters/example.morph", "bios", place, "bios.VERSION_LABEL=v3")
+    with example.started() as console:
+        console.log_in(timeout=START)
+        assert console.output("system-version-manager get-running") == "v3"
+        assert console.output("cat /home/kept") == "mine"
+        console.send_line("poweroff")
+    example.morph("upgrade", "clusters/example.morph", "bios", place, "bios.SET_DEFAULT=factory")
+    with example.started() as console:
+        console.log_in(timeout=START)
+        assert console.output("system-version-manager get-running") == "factory"
+        console.send_line("poweroff")
+
 
 def test_uefi(example: Example, tmp_path: Path) -> None:
     image = tmp_path / "uefi.img"

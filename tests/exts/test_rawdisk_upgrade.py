@@ -1,0 +1,129 @@
+"""rawdisk: versions that upgrades add, and going back to those that were there."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from morphlib.images.btrfs.reader import Image
+from morphlib.images.gpt import read_table
+from morphlib.writeexts.disks import open_disk
+from tests.exts.disks import BOOT, used_disk
+from tests.exts.programs import NOBODY, fail, succeed
+from tests.mounting import needs_root
+
+
+def upgrade(label: str) -> dict[str, str]:
+    return {**BOOT, "UPGRADE": "yes", "VERSION_LABEL": label}
+
+
+def switch(label: str) -> dict[str, str]:
+    return {"UPGRADE": "yes", "SET_DEFAULT": label}
+
+
+def test_upgrade_adds_a_version(systems: dict[str, Path], image: Path) -> None:
+    with Image(image) as disk:
+        before, config = disk.fsid, disk.read_file("extlinux.conf")
+    succeed("rawdisk.check", image, env=upgrade("v2"))
+    succeed("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    subprocess.run(["btrfs", "check", image], check=True, capture_output=True)
+    with Image(image) as disk:
+        assert disk.fsid == before
+        assert disk.read_file("extlinux.conf") == config
+        assert disk.readlink("systems/default") == "v2"
+        for label, version in (("factory", b"one\n"), ("v2", b"two\n")):
+            for name in ("orig", "run"):
+                assert disk.read_file(f"systems/{label}/{name}/etc/version") == version
+        assert disk.read_file("state/home/kept") == b"of one\n"
+        initramfs = disk.read_file("systems/default/initramfs")
+        assert initramfs == (systems["two"] / "boot/initramfs.gz").read_bytes()
+        fstab = disk.read_file("systems/v2/run/etc/fstab").decode()
+        assert f"UUID={before}  / btrfs" in fstab
+
+
+def test_upgrades_share_what_is_the_same(systems: dict[str, Path], image: Path) -> None:
+    before = image.stat().st_blocks
+    succeed("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    kernel = (systems["two"] / "boot/vmlinuz").stat().st_size
+    initramfs = (systems["two"] / "boot/initramfs.gz").stat().st_size
+    # Kernel and initramfs come once more for the boot loader, and the initramfs is another one.
+    assert (image.stat().st_blocks - before) * 512 < kernel + 2 * initramfs + (4 << 20)
+
+
+def test_going_back(systems: dict[str, Path], image: Path) -> None:
+    succeed("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    succeed("rawdisk.check", image, env=switch("factory"))
+    said = succeed("rawdisk.write", systems["two"], image, env=switch("factory"))
+    assert f"Version factory boots from {image} now" in said
+    with Image(image) as disk:
+        assert disk.readlink("systems/default") == "factory"
+        assert disk.exists("systems/v2/run/etc/version")
+    assert "VERSION_LABEL v2 already exists" in fail("rawdisk.check", image, env=upgrade("v2"))
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"UPGRADE": "yes"}, "VERSION_LABEL was not given. It is required when upgrading"),
+        ({**upgrade("a"), "SET_DEFAULT": "factory"}, "were both given"),
+        (upgrade("factory"), "VERSION_LABEL factory already exists"),
+        (upgrade("default"), "can't be default"),
+        (upgrade("../x"), "is not made of letters"),
+        (switch("v9"), "there is no version v9 on"),
+    ],
+)
+def test_upgrade_refuses(
+    env: dict[str, str], said: str, systems: dict[str, Path], image: Path
+) -> None:
+    before = image.read_bytes()
+    assert said in fail("rawdisk.check", image, env=env)
+    assert said in fail("rawdisk.write", systems["two"], image, env=env)
+    assert image.read_bytes() == before
+
+
+def test_upgrade_that_could_not_boot(systems: dict[str, Path], image: Path) -> None:
+    before = image.read_bytes()
+    env = {**upgrade("v2"), "INITRAMFS_PATH": ""}
+    said = fail("rawdisk.write", systems["two"], image, env=env)
+    assert "version v2 could not boot" in said
+    assert image.read_bytes() == before
+
+
+def test_upgrade_without_a_system(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(bytes(1 << 20))
+    said = fail("rawdisk.check", tmp_path / "disk.img", env=upgrade("v2"))
+    assert "there is no system on" in said
+
+
+def test_upgrade_of_what_is_in_use(systems: dict[str, Path], image: Path) -> None:
+    with open_disk(image):
+        for program, tree in (("rawdisk.check", ()), ("rawdisk.write", (systems["two"],))):
+            assert "is in use by" in fail(program, *tree, image, env=upgrade("v2"))
+
+
+@needs_root
+@pytest.mark.parametrize("loader", ["extlinux", "extlinux+grub-efi"])
+def test_upgrade_of_a_device(loader: str, systems: dict[str, Path]) -> None:
+    with used_disk(192 << 20) as device:
+        env = {**BOOT, "BOOTLOADER_INSTALL": loader}
+        succeed("rawdisk.write", systems["one"], device, env=env)
+        succeed("rawdisk.write", systems["two"], device, env=upgrade("v2"))
+        partitions = read_table(device)
+        offset = partitions[1].start if partitions else 0
+        with Image(device, offset=offset) as disk:
+            assert disk.readlink("systems/default") == "v2"
+            assert disk.read_file("state/home/kept") == b"of one\n"
+
+
+@needs_root
+def test_ordinary_user_upgrades(users_tree: Path) -> None:
+    target = users_tree.parent / "disk.img"
+    size = {"DISK_SIZE": "64M"}
+    succeed("rawdisk.write", users_tree, target, env=size, user=NOBODY)
+    for env in ({"UPGRADE": "yes", "VERSION_LABEL": "v2"}, switch("factory")):
+        succeed("rawdisk.write", users_tree, target, env=env, user=NOBODY)
+    with Image(target) as disk:
+        assert disk.listdir("systems") == ["default", "factory", "v2"]
+        assert disk.readlink("systems/default") == "factory"

@@ -38,8 +38,9 @@ class WriteRawDisk(WriteExtension):
     appears when it is complete. Neither root nor anything mounted is needed.
 
     An upgrade adds a version beside those that are there and lets it boot: the new one shares files
-    that did not change with the one before. The machine must be off. Whenever an upgrade is
-    interrupted, the disk has the old state or the new one.
+    that did not change with the one before. What the machine has changed in /etc stays in the
+    version that it changed it in; everything in /state stays. The machine must be off. Whenever an
+    upgrade is interrupted, the disk has the old state or the new one.
     """
     location_help = """
     Path of the image, relative to the definitions if it does not start with /; directories on the

@@ -180,7 +180,7 @@ def test_signals_end_it_whatever_clients_do(home: Path, number: int) -> None:
             began = time.monotonic()
             server.process.send_signal(number)
             assert server.process.wait(30) == 0
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 25  # 8 s, on a machine that has time
 
 
 def test_what_is_being_sent_is_sent_to_the_end(home: Path) -> None:

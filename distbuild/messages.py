@@ -54,13 +54,19 @@ class Message(
 class Hello(Message, frozen=True):
     """The first line of each side. `protocol` alone decides whether the two understand each other.
 
-    `token` proves that the sender may take part; what it is compared with is the receiver's affair.
+    `nonce` is random; the other side proves with it that it knows the secret (`Proof`).
     """
 
     role: Role
     protocol: int
     program: Name
-    token: Annotated[str, Meta(max_length=1000)] = ""
+    nonce: Annotated[str, Meta(min_length=16, max_length=100)]
+
+
+class Proof(Message, frozen=True):
+    """The second line of each side, where a secret is shared: an HMAC over both hellos."""
+
+    value: Key
 
 
 class Refused(Message, frozen=True):

@@ -56,11 +56,9 @@ class JobOutput(Message, frozen=True):
 
 
 class JobBuilt(Message, frozen=True):
-    """It is in the worker's cache. `files` are those of its key with their digests."""
+    """It is in the worker's cache."""
 
     job: Id
-    files: dict[Name, Key]
-    duration: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class JobFailed(Message, frozen=True):

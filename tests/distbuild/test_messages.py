@@ -26,7 +26,8 @@ UNIONS: tuple[Any, ...] = (
     workermessages.FromHelper,
 )
 ALL = sorted(
-    {each for union in UNIONS for each in typing.get_args(union)} | {messages.Hello},
+    {each for union in UNIONS for each in typing.get_args(union)}
+    | {messages.Hello, messages.Proof},
     key=lambda each: each.__name__,
 )
 KEY = "0f" * 32
@@ -60,7 +61,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "role": st.sampled_from(messages.Role),
     "protocol": st.integers(-(2**53), 2**53),
     "program": names,
-    "token": st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    "nonce": st.text(st.characters(exclude_categories=["Cs"]), min_size=16, max_size=99),
+    "value": keys,
     "reason": st.text(st.characters(exclude_categories=["Cs"])),
     "message": st.text(st.characters(exclude_categories=["Cs"])),
     "repo": names,
@@ -83,11 +85,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "name": names,
     "architectures": st.lists(names).map(tuple),
     "capacity": st.integers(1, 10_000),
-    "files": st.dictionaries(names, keys),
     "running": st.lists(st.builds(workermessages.RunStep, job=ids, step=STEPS), max_size=2).map(
         tuple
     ),
-    "duration": st.floats(0, 1e9),
     "fault": st.sampled_from(workermessages.Fault),
     "argv": st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), min_size=1).map(
         tuple

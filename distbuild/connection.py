@@ -1,0 +1,218 @@
+"""A connection of a daemon, on Twisted: lines, handshake, signs of life, limits.
+
+What is made of its messages is the business of a `Speaker`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.protocol import connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.python.failure import Failure
+
+from distbuild.conversation import LOST_SECONDS, PING_SECONDS
+from distbuild.framing import MAX_LINE, BadLine, LineDecoder, encode
+from distbuild.handshake import Party, RefusedError
+from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
+from distbuild.oldprotocol import answer_old, is_old, read_old
+
+_log = logging.getLogger("morph.distbuild")
+reactor: Any = _reactor
+
+#: A connection that says more than this in a second is not read for the rest of it.
+MOST_BYTES_PER_SECOND = 64 << 20
+#: And one whose lines are no messages so often is closed.
+_MOST_BAD_LINES = 100
+
+
+class Speaker(Protocol):
+    """What one side of a connection is for."""
+
+    #: the union of the messages that it understands
+    union: Any
+
+    def greeted(self, connection: Connection) -> None:
+        """The other side may take part."""
+
+    def heard(self, message: Any) -> None: ...
+
+    def lost(self, reason: str) -> None:
+        """Comes once, and only after `greeted`."""
+
+
+class Connection(LineOnlyReceiver):
+    """`speakers`: by the roles that may connect here, what makes the one that listens to them.
+
+    `transport` is the other end; `is_slow` while it does not take what it is sent.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = MAX_LINE
+    transport: Any
+
+    def __init__(self, party: Party, speakers: dict[Role, Callable[[Hello], Speaker]]) -> None:
+        self._party = party
+        self._speakers = speakers
+        self._speaker: Speaker | None = None
+        self._decoder: LineDecoder[Message] = LineDecoder(Hello | Refused | Ping)
+        self._theirs: Hello | None = None
+        self._alive = LoopingCall(self._look_for_life)
+        self._spoke = self._listened = 0.0
+        self._bad_lines = 0
+        self._second = 0
+        self._bytes = 0
+        self._over = False
+        self.is_slow = False
+        self.peer = "?"
+
+    # What Twisted calls
+
+    def connectionMade(self) -> None:
+        address = self.transport.getPeer()
+        self.peer = str(address.host)
+        self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
+        self._spoke = self._listened = reactor.seconds()
+        self._ours = self._party.hello()
+        try:
+            self._party.check_address(self.peer)
+        except RefusedError as error:
+            self.refuse(str(error))
+            return
+        self._alive.start(PING_SECONDS / 2, now=False)
+        self.send(self._ours)
+
+    def dataReceived(self, data: bytes) -> None:
+        now = int(reactor.seconds())
+        self._bytes = self._bytes + len(data) if now == self._second else len(data)
+        self._second = now
+        if self._bytes > MOST_BYTES_PER_SECOND:
+            self.transport.pauseProducing()
+            reactor.callLater(1.0, self._listen_again)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted gives it no types
+
+    def _listen_again(self) -> None:
+        if not self._over:
+            self.transport.resumeProducing()
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._over:
+            return
+        self._listened = reactor.seconds()
+        if is_old(line):
+            self._answer_old(line)
+            return
+        try:
+            message = self._decoder.decode(line)
+        except BadLine as error:
+            if self._speaker is None:
+                self.refuse(f"that is not how a connection begins here: {error}")
+            else:
+                self._count_bad_line(str(error))
+            return
+        try:
+            self._take(message)
+        except RefusedError as error:
+            self.refuse(str(error))
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.refuse(f"a line is longer than {MAX_LINE} bytes")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end(reason.getErrorMessage())
+
+    # The producer that transports tell of a full buffer
+
+    def pauseProducing(self) -> None:
+        self.is_slow = True
+
+    def resumeProducing(self) -> None:
+        self.is_slow = False
+
+    def stopProducing(self) -> None:
+        self.is_slow = True
+
+    # What is said and heard
+
+    def send(self, message: Message) -> None:
+        if not self._over:
+            self._spoke = reactor.seconds()
+            self.transport.write(encode(message))
+
+    def refuse(self, reason: str) -> None:
+        """Tell the other side why it is not listened to, and close the connection."""
+        _log.warning("%s refused: %s", self.peer, reason)
+        self.send(Refused(reason=reason))
+        self.close(reason)
+
+    def close(self, reason: str) -> None:
+        self._end(reason)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _end(self, reason: str) -> None:
+        if self._alive.running:
+            self._alive.stop()
+        if not self._over:
+            self._over = True
+            speaker, self._speaker = self._speaker, None
+            if speaker is not None:
+                speaker.lost(reason)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Ping():
+                pass
+            case Refused(reason=reason):
+                _log.warning("%s refuses us: %s", self.peer, reason)
+                self.close(reason)
+            case Hello() if self._theirs is None:
+                self._party.check_hello(message, self._speakers)
+                self._theirs = message
+                if self._party.secret:
+                    self.send(self._party.prove(self._ours, message))
+                    self._decoder = LineDecoder(Proof | Refused | Ping)
+                else:
+                    self._greet(message)
+            case Proof() if self._theirs is not None and self._speaker is None:
+                self._party.check_proof(message, self._ours, self._theirs)
+                self._greet(self._theirs)
+            case _ if self._speaker is not None:
+                self._speaker.heard(message)
+            case _:
+                raise RefusedError("that is not how a connection begins here")
+
+    def _greet(self, theirs: Hello) -> None:
+        speaker = self._speakers[theirs.role](theirs)
+        self._speaker = speaker
+        self._decoder = LineDecoder(speaker.union)
+        speaker.greeted(self)
+
+    def _answer_old(self, line: bytes) -> None:
+        try:
+            answer = answer_old(read_old(line))
+        except BadLine as error:
+            self._count_bad_line(str(error))
+            return
+        self.transport.write(answer)
+        self._count_bad_line("it speaks an old version of the protocol")
+
+    def _count_bad_line(self, why: str) -> None:
+        self._bad_lines += 1
+        _log.warning("%s: ignoring a line: %s", self.peer, why)
+        if self._bad_lines >= _MOST_BAD_LINES:
+            self.refuse("too many lines that are no messages")
+
+    def _look_for_life(self) -> None:
+        now = reactor.seconds()
+        if now - self._listened > LOST_SECONDS:
+            reason = f"silent for {LOST_SECONDS:.0f} seconds"
+            self._end(reason)
+            self.transport.abortConnection()
+        elif now - self._spoke >= PING_SECONDS:
+            self.send(Ping())

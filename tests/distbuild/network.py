@@ -1,0 +1,222 @@
+"""A whole network on this machine: cache servers, controller, workers, helpers. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphlib.process import wait_until
+from tests.commandline import MORPH, Ran
+from tests.commands.world import SYSTEM, World
+
+CHECKOUT = MORPH.parent
+HELPER = CHECKOUT / "distbuild-helper"
+CACHE_SERVER = CHECKOUT / "morph-cache-server"
+
+PATIENCE = 60.0  # seconds, on a machine with other work
+
+
+@dataclass
+class Process:
+    name: str
+    child: subprocess.Popen[bytes]
+    log: Path
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        self.child.send_signal(number)
+        return self.child.wait(30)
+
+
+class Network:
+    """All of it below `world.root / "net"`. `close` ends what still runs."""
+
+    def __init__(self, world: World, workers: int = 1, **settings: str) -> None:
+        self.world = world
+        self.home = world.root / "net"
+        self.home.mkdir()
+        self.processes: dict[str, Process] = {}
+        self.ports: dict[str, int] = {}
+        self.settings = {
+            **world.settings,
+            "max-jobs": "2",
+            "builders": "1",
+            **{name.replace("_", "-"): value for name, value in settings.items()},
+        }
+        self.start_cache("shared-read", "shared")
+        self.start_cache("shared-write", "shared", "--enable-writes")
+        self.workers = [f"worker-{number}" for number in range(workers)]
+        for number in range(workers):
+            self.start_worker(number)
+        self.start_controller()
+
+    # Starting
+
+    def start_cache(self, name: str, directory: str, *options: str) -> None:
+        artifacts = self.home / directory / "artifacts"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        port_file = self.home / f"{name}.port"
+        command = [str(CACHE_SERVER), "--no-fcgi", f"--port-file={port_file}"]
+        command += [f"--artifact-dir={artifacts}", f"--repo-dir={self.home}"]
+        self.start(name, [*command, f"--bundle-dir={self.home}", *options])
+        self.ports[name] = self.read_port(name)
+
+    def start_worker(self, number: int) -> None:
+        name = f"worker-{number}"
+        # There is one setting for the port of the cache servers of all workers: they share one.
+        if "worker-cache" not in self.ports:
+            self.start_cache("worker-cache", "worker")
+        cache = self.home / "worker"
+        port = self.ports.get(name, 0)
+        self.start(name, [*self.morph(cache, port, name), "worker-daemon"])
+        self.ports[name] = self.read_port(name)
+        self.start_helper(name)
+
+    def morph(self, cache: Path, port: int, name: str) -> list[str]:
+        values = {
+            **self.settings,
+            "cachedir": str(cache),
+            "artifact-cache-server": self.url("shared-read"),
+            "worker-daemon-address": "127.0.0.1",
+            "worker-daemon-port": str(port),
+            "worker-daemon-port-file": str(self.port_file(name)),
+        }
+        options = [f"--{key}={value}" for key, value in values.items()]
+        return [str(MORPH), "--no-default-configs", *options]
+
+    def start_controller(self) -> None:
+        options = {
+            "worker": ",".join(f"127.0.0.1:{self.ports[name]}" for name in self.workers),
+            "worker-cache-server-port": str(self.ports["worker-cache"]),
+            "writeable-cache-server": self.url("shared-write"),
+            "controller-helper-port": str(self.ports.get("helpers", 0)),
+            "controller-helper-port-file": str(self.port_file("helpers")),
+            "controller-initiator-address": "127.0.0.1",
+            "controller-initiator-port": str(self.ports.get("controller", 0)),
+            "controller-initiator-port-file": str(self.port_file("controller")),
+        }
+        command = self.morph(self.home / "controller", 0, "unused")
+        command += [f"--{key}={value}" for key, value in options.items()]
+        self.start("controller", [*command, "controller-daemon"])
+        self.ports["helpers"] = self.read_port("helpers")
+        self.ports["controller"] = self.read_port("controller")
+        self.start_helper("controller")
+
+    def start_helper(self, of: str) -> None:
+        number = self.ports["helpers" if of == "controller" else of]
+        command = [str(HELPER), "--no-default-configs", f"--parent-port={number}"]
+        secret = self.settings.get("distbuild-secret-file")
+        if secret:
+            command.append(f"--distbuild-secret-file={secret}")
+        self.start(f"{of}-helper", command)
+
+    def start(self, name: str, command: list[str]) -> None:
+        log = self.home / f"{name}.log"
+        self.port_file(name).unlink(missing_ok=True)
+        with log.open("ab") as file:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=self.home,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        self.processes[name] = Process(name, child, log)
+
+    def environment(self) -> dict[str, str]:
+        git = {name: value for name, value in os.environ.items() if name.startswith("GIT_")}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.world.root),
+            "TMPDIR": str(self.world.root),
+            **git,
+        }
+
+    # Looking
+
+    def port_file(self, name: str) -> Path:
+        return self.home / f"{name}.port"
+
+    def read_port(self, name: str) -> int:
+        path = self.port_file(name)
+        assert wait_until(lambda: path.exists() and path.read_text().endswith("\n"), PATIENCE), (
+            self.logs()
+        )
+        return int(path.read_text())
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}/"
+
+    def logs(self) -> str:
+        return "\n".join(
+            f"== {process.name}\n{process.log.read_text(errors='replace')}"
+            for process in self.processes.values()
+        )
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    @property
+    def shared(self) -> set[str]:
+        """Names in the shared cache."""
+        return {path.name for path in (self.home / "shared" / "artifacts").iterdir()}
+
+    # Using
+
+    def initiator_settings(self) -> dict[str, str]:
+        secret = self.settings.get("distbuild-secret-file")
+        return {
+            "controller_initiator_address": "127.0.0.1",
+            "controller_initiator_port": str(self.ports["controller"]),
+            "initiator_step_output_dir": str(self.world.root / "logs"),
+            **({"distbuild_secret_file": secret} if secret else {}),
+        }
+
+    def run(self, *arguments: str, **settings: str) -> Ran:
+        return self.world.run(*arguments, env=None, **{**self.initiator_settings(), **settings})
+
+    def build(self, *arguments: str, **settings: str) -> Ran:
+        """Have the system built, which has to succeed."""
+        ran = self.run("distbuild", SYSTEM, *arguments, **settings)
+        assert ran.status == 0, ran.out + ran.err + self.logs()
+        assert "Traceback" not in self.logs()
+        return ran
+
+    def wait_for(self, name: str, text: str) -> None:
+        """Wait until a log says something."""
+        assert wait_until(lambda: text in self.log(name), PATIENCE), self.logs()
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.child.poll() is None:
+                process.child.terminate()
+        for process in self.processes.values():
+            try:
+                process.child.wait(15)
+            except subprocess.TimeoutExpired:
+                process.child.kill()
+                process.child.wait(5)
+
+
+class Meanwhile(threading.Thread):
+    """Something done in a thread of its own."""
+
+    def __init__(self, action: Callable[[], Ran]) -> None:
+        super().__init__(daemon=True)
+        self._action = action
+        self.ran: Ran | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.ran = self._action()
+
+    def result(self) -> Ran:
+        self.join(PATIENCE)
+        assert self.ran is not None, "it does not end"
+        return self.ran

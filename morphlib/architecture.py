@@ -55,6 +55,11 @@ def can_build(host: str, target: str) -> bool:
     return host == target or target in _COMPATIBLE.get(host, frozenset())
 
 
+def targets_of(host: str) -> tuple[str, ...]:
+    """All that can be built on `host`, itself first."""
+    return (host, *sorted(_COMPATIBLE.get(host, frozenset())))
+
+
 def check_target(target: str, host: str | None = None) -> None:
     """Raise MorphError unless `target` can be built on `host`, which is this machine by default."""
     host = host_architecture() if host is None else host

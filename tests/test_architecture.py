@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morphlib.architecture import can_build, check_target, host_architecture
+from morphlib.architecture import can_build, check_target, host_architecture, targets_of
 from morphlib.errors import MorphError, Reason
 
 ENDING = "l" if sys.byteorder == "little" else "b"
@@ -73,6 +73,13 @@ def test_other_machines_are_refused() -> None:
 )
 def test_what_can_be_built_where(host: str, target: str, possible: bool) -> None:
     assert can_build(host, target) is possible
+
+
+def test_a_machine_builds_for_itself_and_for_its_kin() -> None:
+    assert targets_of("x86_64") == ("x86_64",)
+    assert targets_of("armv8l") == ("armv8l", "armv7l", "armv7lhf")
+    for host in ("armv8b", "armv7lhf"):
+        assert all(can_build(host, target) for target in targets_of(host))
 
 
 def test_cross_builds_are_refused() -> None:

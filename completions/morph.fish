@@ -1,20 +1,29 @@
 # fish completion for morph: put it in ~/.config/fish/completions/morph.fish
-set -l commands build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate
+set -l commands build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon
 complete -c morph -f
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a build -d 'Build a system, or components of it'
 complete -c morph -n "__fish_seen_subcommand_from build" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a completion -d 'Print a shell\'s completion script'
 complete -c morph -n "__fish_seen_subcommand_from completion" -a 'bash zsh fish'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a controller-daemon -d 'Run the controller of distributed builds'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a deploy -d 'Deploy the systems of a cluster'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild -d 'Let other machines build a system'
+complete -c morph -n "__fish_seen_subcommand_from distbuild" -F
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild-attach -d 'Follow a distributed build'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild-cancel -d 'Cancel a distributed build'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild-list-jobs -d 'List distributed builds'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild-start -d 'Begin a distributed build, and leave it alone'
+complete -c morph -n "__fish_seen_subcommand_from distbuild-start" -F
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a distbuild-status -d 'Show how far a distributed build is'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Say whether this machine can build'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a expand-repo -d 'Show what repository aliases stand for'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a explain-key -d 'Show the inputs of cache keys'
 complete -c morph -n "__fish_seen_subcommand_from explain-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a gc -d 'Make room in the cache and among temporary files'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show help for a command or an extension'
-complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate'
+complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-all -d 'Show help with all options and commands'
-complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion deploy doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate'
+complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-extensions -d 'List extensions for deployment'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a list-artifacts -d 'List the files that systems have in the cache'
 complete -c morph -n "__fish_seen_subcommand_from list-artifacts" -F
@@ -30,6 +39,7 @@ complete -c morph -n "__fish_seen_subcommand_from show-dependencies" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a upgrade -d 'Upgrade what was deployed from a cluster'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a validate -d 'Check definitions and tell all mistakes'
 complete -c morph -n "__fish_seen_subcommand_from validate" -F
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a worker-daemon -d 'Run a worker of distributed builds'
 complete -c morph -l version -d 'show the version and exit'
 complete -c morph -l config -r -F -d 'also read this configuration file'
 complete -c morph -l no-default-configs -d 'read no configuration files but those of --config'
@@ -87,6 +97,8 @@ complete -c morph -l worker-cache-server-port -x -d 'port of the cache server of
 complete -c morph -l writeable-cache-server -x -d 'cache server that takes what was built'
 complete -c morph -l initiator-step-output-dir -x -d 'directory for build output that arrives'
 complete -c morph -l morph-instance -x -d 'program that a worker builds with'
+complete -c morph -l writeable-cache-server-token-file -x -a '(__fish_complete_directories)' -d 'file with the token that the writeable cache server wants'
+complete -c morph -l distbuild-secret-file -x -a '(__fish_complete_directories)' -d 'file with a secret that all machines of a distributed build share; without one they take connections of their own machine alone'
 complete -c morph -l log -r -F -d 'write a log to FILE, or to syslog; none for no log'
 complete -c morph -l log-level -x -a 'debug info warning error critical fatal' -d 'log what is at least this important'
 complete -c morph -l log-max -x -d 'start a new log at this size (0: never)'

@@ -310,6 +310,19 @@ class Settings:
     morph_instance: str = text_field(
         "morph", "program that a worker builds with", group=Group.DISTBUILD, metavar="PROGRAM"
     )
+    writeable_cache_server_token_file: Path | None = path_field(
+        None,
+        "file with the token that the writeable cache server wants",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
+    distbuild_secret_file: Path | None = path_field(
+        None,
+        "file with a secret that all machines of a distributed build share; without one they take"
+        " connections of their own machine alone",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
     crash_condition: tuple[str, ...] = list_field(
         (), "for tests: where to crash", group=Group.DISTBUILD, metavar="CONDITION", hidden=True
     )

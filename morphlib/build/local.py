@@ -47,7 +47,7 @@ from morphlib.graph.model import Source
 from morphlib.sources.pool import fetch_sources
 
 #: Expected seconds of what was never built here.
-_UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
+UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
 _FETCHERS = 4
 _DOWNLOADS = 4  # sources whose artifacts are fetched at a time
 _POLL = 0.1  # seconds between looks at what another process builds
@@ -165,7 +165,7 @@ class LocalBuild:
                 fetch = f"fetch:{source_id}"
                 tasks.append(Task(fetch, (), 0.0, "fetch"))
                 needs.append(fetch)
-            cost = self._estimates.get(source_id, _UNKNOWN_COST[source.kind])
+            cost = self._estimates.get(source_id, UNKNOWN_COST[source.kind])
             tasks.append(Task(source_id, tuple(needs), cost))
         return tasks
 

@@ -41,12 +41,27 @@ class Command:
 
 _COMMANDS = (
     Command("build", "SYSTEM [COMPONENT...]", "Build a system, or components of it"),
+    Command(
+        "calculate-build-graph",
+        "REPO REF MORPHOLOGY [REF_NAME]",
+        "Print a system's graph for a controller",
+        hidden=True,
+    ),
     Command("completion", "bash|zsh|fish", "Print a shell's completion script", Needs.NOTHING),
+    Command("controller-daemon", "", "Run the controller of distributed builds"),
     Command(
         "deploy",
         "CLUSTER [DEPLOYMENT...] [NAME.KEY=VALUE...]",
         "Deploy the systems of a cluster",
     ),
+    Command("distbuild", "SYSTEM [COMPONENT...]", "Let other machines build a system"),
+    Command("distbuild-attach", "ID", "Follow a distributed build", Needs.NOTHING),
+    Command("distbuild-cancel", "ID", "Cancel a distributed build", Needs.NOTHING),
+    Command("distbuild-list-jobs", "", "List distributed builds", Needs.NOTHING),
+    Command(
+        "distbuild-start", "SYSTEM [COMPONENT...]", "Begin a distributed build, and leave it alone"
+    ),
+    Command("distbuild-status", "ID", "Show how far a distributed build is", Needs.NOTHING),
     Command("doctor", "", "Say whether this machine can build", Needs.NOTHING),
     Command("expand-repo", "[REPOURL...]", "Show what repository aliases stand for", Needs.NOTHING),
     Command(
@@ -70,6 +85,8 @@ _COMMANDS = (
         "Upgrade what was deployed from a cluster",
     ),
     Command("validate", "[FILE...]", "Check definitions and tell all mistakes", Needs.NOTHING),
+    Command("worker-build", "[NAME]", "Build a step for a worker", hidden=True),
+    Command("worker-daemon", "", "Run a worker of distributed builds"),
 )
 
 COMMANDS: Mapping[str, Command] = {command.name: command for command in _COMMANDS}

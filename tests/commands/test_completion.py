@@ -33,7 +33,9 @@ def complete_in_bash(cwd: Path, *words: str) -> list[str]:
 
 def test_bash_completes_commands(tmp_path: Path) -> None:
     assert complete_in_bash(tmp_path, "print-a") == ["print-architecture"]
-    assert set(complete_in_bash(tmp_path, "")) == {c.name for c in COMMANDS.values()}
+    assert set(complete_in_bash(tmp_path, "")) == {
+        c.name for c in COMMANDS.values() if not c.hidden
+    }
     assert complete_in_bash(tmp_path, "--max-jobs", "3", "--quiet", "print") == [
         "print-architecture"
     ]

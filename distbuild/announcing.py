@@ -1,0 +1,70 @@
+"""What a controller tells the followers of builds when its policy says so."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from distbuild.builds import Build, Builds
+from distbuild.messages import (
+    BuildCancelled,
+    BuildFailed,
+    BuildFinished,
+    Message,
+    StepAlreadyStarted,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+)
+from distbuild.policy import events as e
+from distbuild.sharedcache import SharedCache
+
+
+class Announcer(Protocol):
+    builds: Builds
+
+    @property
+    def shared(self) -> SharedCache: ...
+
+    def end(self, build: Build, last: Message, status: str) -> None: ...
+
+
+def announce(controller: Announcer, command: e.Command) -> None:
+    """Carry out a command that is about telling; others do nothing."""
+    if not isinstance(
+        command, e.TellStarted | e.TellRetried | e.TellFinished | e.TellFailed | e.EndRequest
+    ):
+        return
+    build = controller.builds.get(command.request)
+    if build is None or build.is_over:
+        return
+    match command:
+        case e.TellStarted(_, key, worker, already):
+            name = build.by_key[key].name
+            kind = StepAlreadyStarted if already else StepStarted
+            build.tell(kind(build=build.id, step_name=name, worker_name=worker))
+            build.status = f"Building {name}"
+        case e.TellRetried(_, key, _, reason):
+            build.progress(f"Building {build.by_key[key].name} again: {reason}")
+        case e.TellFinished(_, key, worker):
+            name = build.by_key[key].name
+            build.tell(StepFinished(build=build.id, step_name=name, worker_name=worker))
+        case e.TellFailed(_, key):
+            build.tell(StepFailed(build=build.id, step_name=build.by_key[key].name))
+        case e.EndRequest():
+            _end(controller, build, command)
+
+
+def _end(controller: Announcer, build: Build, command: e.EndRequest) -> None:
+    match command.outcome:
+        case e.Outcome.FINISHED:
+            names = [name for source in build.targets for name in source.files]
+            names = [name for name in names if not name.endswith(".meta")]
+            urls = tuple(controller.shared.url_of(name) for name in names)
+            controller.end(build, BuildFinished(build=build.id, urls=urls), "Finished")
+        case e.Outcome.FAILED:
+            name = build.by_key[command.key].name
+            reason = f"Building failed for {name}: {command.reason}"[:60_000]
+            last = BuildFailed(build=build.id, reason=reason)
+            controller.end(build, last, f"Failed building {name}")
+        case e.Outcome.CANCELLED:
+            controller.end(build, BuildCancelled(build=build.id), "Cancelled")

@@ -1,0 +1,100 @@
+"""The builds that a controller was asked for: who follows each, and how far it is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from distbuild.graphs import Graph, GraphSource, Work
+from distbuild.messages import BuildProgress, BuildRequest, Message, StepOutput
+
+#: So many builds that are over are remembered.
+KEPT = 1000
+
+
+class Follower(Protocol):
+    """An initiator that is told what happens."""
+
+    @property
+    def is_slow(self) -> bool: ...
+
+    def tell(self, message: Message) -> None: ...
+
+
+@dataclass(eq=False, slots=True)
+class Build:
+    """`last` is what ended it, for those who ask later. `stored` are keys that came into the shared
+    cache since it was last asked."""
+
+    id: str
+    request: BuildRequest
+    initiator: str
+    status: str = "Computing build graph"
+    followers: list[Follower] = field(default_factory=list)
+    graph: Graph | None = None
+    by_key: dict[str, GraphSource] = field(default_factory=dict)
+    targets: tuple[GraphSource, ...] = ()
+    work: Work | None = None
+    stored: set[str] = field(default_factory=set)
+    is_scheduled: bool = False
+    last: Message | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.last is not None
+
+    def tell(self, message: Message) -> None:
+        """Tell all followers. Those that are slow to listen miss output, and nothing else."""
+        for follower in list(self.followers):
+            if not (follower.is_slow and isinstance(message, StepOutput)):
+                follower.tell(message)
+
+    def progress(self, text: str) -> None:
+        self.tell(BuildProgress(build=self.id, message=text[:60_000]))
+
+
+class Builds:
+    """All builds by public id, which is hard to guess and never used twice."""
+
+    def __init__(self) -> None:
+        self._builds: dict[str, Build] = {}
+
+    def new(self, request: BuildRequest, initiator: str, name: str = "") -> Build:
+        build = Build(name or f"build-{secrets.token_hex(6)}", request, initiator)
+        self._builds[build.id] = build
+        over = [each for each in self._builds.values() if each.is_over]
+        for each in over[: max(0, len(over) - KEPT)]:
+            del self._builds[each.id]
+        return build
+
+    def get(self, name: str) -> Build | None:
+        return self._builds.get(name)
+
+    def running(self) -> list[Build]:
+        return [build for build in self._builds.values() if not build.is_over]
+
+
+def describe_running(builds: Iterable[Build]) -> str:
+    """What `morph distbuild-list-jobs` shows."""
+    found = list(builds)
+    blocks = [f"{len(found)} distbuild requests(s) currently in progress"]
+    blocks += [
+        f"Build request ID: {build.id}\n"
+        f"  Initiator: {build.initiator}\n"
+        f"  Repo: {build.request.repo}\n"
+        f"  Ref: {build.request.ref}\n"
+        f"  Component: {build.request.morphology}"
+        for build in found
+    ]
+    return "\n\n".join(blocks)
+
+
+def describe_status(build: Build) -> str:
+    """What `morph distbuild-status` shows."""
+    return (
+        f"\nBuild request ID: {build.id}\n"
+        f"  System build: {build.request.morphology}\n"
+        f"  Build status: {build.status}"
+    )

@@ -1,0 +1,236 @@
+"""A controller: takes builds from initiators, and has workers build their steps.
+
+What is built where and when, its policy decides (`distbuild.policy`); this carries that out. All
+that waits is done by helpers or by threads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distbuild.announcing import announce
+from distbuild.builds import Build, Builds
+from distbuild.connection import reactor
+from distbuild.graphing import Graphing
+from distbuild.helpers import Helpers
+from distbuild.initiators import Initiator
+from distbuild.journal import Begun, Journal, Over
+from distbuild.messages import BuildCancelled, BuildFailed, BuildRequest, Hello, Message, StepOutput
+from distbuild.policy import events as e
+from distbuild.policy.decide import decide
+from distbuild.policy.state import State
+from distbuild.remoteworker import RemoteWorker
+from distbuild.sharedcache import SharedCache
+from distbuild.transfers import Transfers
+from distbuild.workermessages import JobBuilt, JobFailed, JobOutput, Offer, Step
+from morphlib.errors import MorphError
+
+_log = logging.getLogger("morph.distbuild")
+
+#: Seconds that a worker without room is left alone, and that initiators have to come back after a
+#: restart.
+_REST_SECONDS, _GRACE_SECONDS = 60.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a controller works with. `call` begins the command line of calculate-build-graph."""
+
+    shared: SharedCache
+    call: tuple[str, ...]
+    worker_cache_port: int
+    tell: Callable[[str], None]
+
+
+class Controller:
+    """`prefix` begins the names of jobs, and differs from that of every earlier run."""
+
+    def __init__(self, means: Means, journal: Journal, prefix: str) -> None:
+        self.means = means
+        self.builds = Builds()
+        self.helpers = Helpers()
+        self._journal = journal
+        self._state = State(prefix, settled=not journal.unfinished)
+        self._workers: dict[str, RemoteWorker] = {}
+        self._events: deque[e.Event] = deque()
+        self._deciding = False
+        self._restored: set[str] = set()
+        self._graphing = Graphing(self.helpers, means.shared, means.call, self)
+        self._transfers = Transfers(means.shared, means.worker_cache_port, self)
+
+    @property
+    def shared(self) -> SharedCache:
+        return self.means.shared
+
+    def add_worker(self, worker: RemoteWorker) -> None:
+        self._workers[worker.name] = worker
+        worker.start()
+
+    def initiator_speaker(self, hello: Hello) -> Initiator:
+        return Initiator(self)
+
+    def restore(self) -> None:
+        """Take up the builds that were going on when a controller ended last."""
+        self._restored = {entry.build for entry in self._journal.unfinished}
+        for entry in self._journal.unfinished:
+            build = self.builds.new(entry.request, entry.initiator, entry.build)
+            self.means.tell(f"Taking up build {build.id} of {build.request.morphology} again")
+            self._graphing.start(build, patient=True)
+            if not entry.request.allow_detach:
+                reactor.callLater(_GRACE_SECONDS, self._drop_if_forgotten, build)
+
+    def _drop_if_forgotten(self, build: Build) -> None:
+        if not build.followers and not build.is_over:
+            self.cancel(build)
+
+    # What initiators ask for
+
+    def begin(self, request: BuildRequest, initiator: Initiator) -> None:
+        build = self.builds.new(request, initiator.name)
+        self._journal.add(Begun(build.id, request, build.initiator))
+        self.means.tell(f"Build {build.id}: {request.repo} {request.ref} {request.morphology}")
+        build.followers.append(initiator)
+        self._graphing.start(build, patient=False)
+
+    def follow(self, build: Build, initiator: Initiator) -> None:
+        build.followers.append(initiator)
+        if build.is_scheduled:
+            self.decide(e.FollowerJoined(build.id))
+
+    def unfollow(self, build: Build, initiator: Initiator) -> None:
+        build.followers.remove(initiator)
+        if build.is_scheduled:
+            self.decide(e.FollowerLeft(build.id))
+        elif not build.followers and not build.request.allow_detach:
+            self.cancel(build)
+
+    def cancel(self, build: Build) -> None:
+        if build.is_scheduled:
+            self.decide(e.RequestCancelled(build.id))
+        else:
+            self._graphing.cancel(build)
+            self.end(build, BuildCancelled(build=build.id), "Cancelled")
+
+    # What comes of graphing
+
+    def schedule(self, build: Build) -> None:
+        """The graph of a build is there, and what it lacks is known."""
+        assert build.work is not None
+        build.is_scheduled = True
+        build.status = "Waiting for a worker to become available"
+        request = build.request
+        self.decide(
+            e.RequestAdded(
+                build.id,
+                build.work.tasks,
+                request.priority,
+                request.allow_detach,
+                # Until it is clear that nobody comes back after a restart.
+                max(len(build.followers), int(build.id in self._restored)),
+            )
+        )
+        self._settle(build)
+
+    def fail(self, build: Build, reason: str) -> None:
+        self.end(build, BuildFailed(build=build.id, reason=reason[:60_000]), "Failed")
+        self._settle(build)
+
+    def end(self, build: Build, last: Message, status: str) -> None:
+        build.tell(last)
+        build.last, build.status = last, status
+        build.followers.clear()
+        build.graph = build.work = None
+        build.by_key = {}
+        self.means.tell(f"Build {build.id}: {status}")
+        try:
+            self._journal.add(Over(build.id))
+        except MorphError as error:
+            _log.error("%s", error)
+
+    def _settle(self, build: Build) -> None:
+        self._restored.discard(build.id)
+        if not self._restored and not self._state.settled:
+            self.decide(e.Settled())
+
+    # What workers say
+
+    def wanting(self, key: str) -> list[Build]:
+        """The builds that want a key."""
+        wanted = self._state.wanted.get(key)
+        found = (self.builds.get(each) for each in wanted.requests) if wanted else ()
+        return [build for build in found if build is not None]
+
+    def offered(self, worker: RemoteWorker, offer: Offer) -> None:
+        running = tuple((run.job, run.step.key) for run in offer.running)
+        architectures = frozenset(offer.architectures)
+        self.decide(e.WorkerJoined(worker.name, architectures, offer.capacity, running))
+
+    def lost(self, worker: RemoteWorker, reason: str) -> None:
+        self.decide(e.WorkerLost(worker.name))
+
+    def output(self, worker: RemoteWorker, message: JobOutput) -> None:
+        job = self._state.jobs.get(message.job)
+        if job is None or job.worker != worker.name:
+            return
+        for build in self.wanting(job.key):
+            build.tell(
+                StepOutput(
+                    build=build.id,
+                    step_name=build.by_key[job.key].name,
+                    stdout=message.stdout,
+                    stderr=message.stderr,
+                )
+            )
+
+    def ended(self, worker: RemoteWorker, message: JobBuilt | JobFailed) -> None:
+        job = self._state.jobs.get(message.job)
+        if job is None or job.worker != worker.name:
+            return  # it has nothing to say about what others do
+        if isinstance(message, JobBuilt):
+            self.decide(e.JobBuilt(job.id))
+        else:
+            self.decide(e.JobFailed(job.id, message.fault, message.reason))
+
+    # Deciding
+
+    def decide(self, event: e.Event) -> None:
+        """Tell the policy what happened, and do what it says. What that leads to comes after it."""
+        self._events.append(event)
+        if self._deciding:
+            return
+        self._deciding = True
+        try:
+            while self._events:
+                for command in decide(self._state, self._events.popleft()):
+                    self._do(command)
+        finally:
+            self._deciding = False
+
+    def _do(self, command: e.Command) -> None:
+        match command:
+            case e.Start(job, worker, key):
+                self._workers[worker].run_step(job, self._step_of(job, key))
+            case e.Stop(job, worker):
+                self._workers[worker].cancel(job)
+            case e.Transfer(job, worker, key):
+                self._transfers.begin(self._state.jobs[job], self._workers[worker].host)
+            case e.Rest(worker, reason):
+                _log.warning("worker %s rests: %s", worker, reason)
+                reactor.callLater(_REST_SECONDS, self.decide, e.WorkerRested(worker))
+            case _:
+                announce(self, command)
+
+    def _step_of(self, job: str, key: str) -> Step:
+        build = self.builds.get(self._state.jobs[job].request)
+        assert build is not None
+        return Step(
+            repo=build.request.repo,
+            ref=build.request.ref,
+            morphology=build.request.morphology,
+            original_ref=build.request.original_ref,
+            key=key,
+            name=build.by_key[key].name,
+        )

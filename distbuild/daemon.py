@@ -1,0 +1,63 @@
+"""What daemons have in common: the reactor, the log, listening."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.logger import LogLevel, globalLogBeginner
+
+from distbuild.connection import Connection, Speaker, reactor
+from distbuild.handshake import Party
+from distbuild.messages import Hello, Role
+
+_log = logging.getLogger("morph.distbuild")
+
+Speakers = Mapping[Role, Callable[[Hello], Speaker]]
+
+
+class ConnectionFactory(Factory):
+    """Makes a `Connection` for each that connects here, or that we connect to."""
+
+    noisy = False
+
+    def __init__(self, party: Party, speakers: Speakers) -> None:
+        self._party = party
+        self._speakers = dict(speakers)
+
+    def buildProtocol(self, addr: Any) -> Connection:
+        return Connection(self._party, self._speakers)
+
+
+def accept_at(listening: socket.socket, party: Party, speakers: Speakers) -> None:
+    """Let the roles in `speakers` connect to a socket that listens."""
+    listening.setblocking(False)
+    factory = ConnectionFactory(party, speakers)
+    reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
+    listening.close()  # the reactor has a copy
+
+
+def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what waits in a thread of the reactor's pool. Gives a Deferred."""
+    return deferToThread(function, *arguments)
+
+
+def run() -> None:
+    """Run until SIGTERM or SIGINT comes."""
+    observers: list[Any] = [_observe]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+    reactor.run()
+
+
+def _observe(event: Any) -> None:
+    """What Twisted logs, of which errors matter: those that nobody caught."""
+    level = event.get("log_level")
+    failure = event.get("log_failure")
+    if failure is not None:
+        _log.critical("internal error\n%s", failure.getTraceback())
+    elif level is not None and level >= LogLevel.error:
+        _log.error("%s", event.get("log_format"))

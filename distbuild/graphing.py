@@ -1,0 +1,106 @@
+"""From a request to work: a helper computes the graph, a thread asks what of it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from distbuild.builds import Build
+from distbuild.connection import reactor
+from distbuild.daemon import in_thread
+from distbuild.graphs import MAX_GRAPH, decode_graph, find_targets, plan_work
+from distbuild.helpers import Helpers, Program
+from distbuild.messages import BuildStarted, CacheState, GraphingFinished, GraphingStarted
+from distbuild.sharedcache import SharedCache
+from morphlib.errors import MorphError
+
+#: Seconds that are waited for a helper, which may be starting.
+_HELPER_SECONDS = 10.0
+#: So much of the end of standard error is given as the reason of a failure, in bytes.
+_REASON_BYTES = 20_000
+
+
+class Scheduler(Protocol):
+    """What becomes of it."""
+
+    def schedule(self, build: Build) -> None: ...
+
+    def fail(self, build: Build, reason: str) -> None: ...
+
+
+class Graphing:
+    def __init__(
+        self, helpers: Helpers, shared: SharedCache, call: Sequence[str], scheduler: Scheduler
+    ) -> None:
+        self._helpers = helpers
+        self._shared = shared
+        self._call = tuple(call)
+        self._scheduler = scheduler
+        self._programs: dict[str, Program] = {}
+
+    def start(self, build: Build, *, patient: bool) -> None:
+        """Compute a build's graph. Without `patient` a helper has to be there, or come soon."""
+        build.tell(GraphingStarted(build=build.id))
+        request = build.request
+        names = [request.repo, request.ref, request.morphology]
+        names += [request.original_ref] if request.original_ref else []
+        argv = [*self._call, "calculate-build-graph", "--quiet", "--", *names]
+        output, errors = bytearray(), bytearray()
+
+        def keep(out: bytes, err: bytes) -> None:
+            output.extend(out[: max(0, MAX_GRAPH + 1 - len(output))])
+            errors.extend(err)
+            del errors[:-_REASON_BYTES]
+
+        def ended(status: int) -> None:
+            if self._programs.pop(build.id, None) is not None and not build.is_over:
+                self._computed(build, status, bytes(output), bytes(errors))
+
+        program = self._helpers.run(argv, b"", keep, ended)
+        self._programs[build.id] = program
+        if not patient and not self._helpers.are_there:
+            reactor.callLater(_HELPER_SECONDS, self._fail_without_helper, build)
+
+    def _fail_without_helper(self, build: Build) -> None:
+        program = self._programs.get(build.id)
+        if program is not None and program.helper is None:
+            self.cancel(build)
+            self._scheduler.fail(build, "No distbuild-helper process running on controller!")
+
+    def cancel(self, build: Build) -> None:
+        program = self._programs.pop(build.id, None)
+        if program is not None:
+            self._helpers.cancel(program)
+
+    def _computed(self, build: Build, status: int, output: bytes, errors: bytes) -> None:
+        if status != 0:
+            said = errors.decode("utf-8", "backslashreplace").strip()
+            self._scheduler.fail(build, said or f"calculate-build-graph ended with status {status}")
+            return
+        try:
+            build.graph = decode_graph(output)
+            build.by_key = {source.key: source for source in build.graph.sources}
+            build.targets = find_targets(build.graph, build.request.components)
+        except MorphError as error:
+            build.graph = None
+            self._scheduler.fail(build, str(error))
+            return
+        build.tell(GraphingFinished(build=build.id))
+        build.tell(BuildStarted(build=build.id))
+        build.stored.clear()
+        in_thread(self._shared.present, build.graph.sources).addCallbacks(
+            lambda present: self._known(build, present),
+            lambda failure: (
+                None if build.is_over else self._scheduler.fail(build, str(failure.value))
+            ),
+        )
+
+    def _known(self, build: Build, present: frozenset[str]) -> None:
+        if build.is_over:
+            return
+        assert build.graph is not None
+        # What others stored while the cache was being asked is there too.
+        work = plan_work(build.graph, build.targets, present | build.stored)
+        build.work = work
+        build.tell(CacheState(build=build.id, unbuilt=len(work.tasks), total=work.total))
+        self._scheduler.schedule(build)

@@ -1,0 +1,116 @@
+"""What a controller says to initiators, and does for them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from distbuild.builds import Build, Builds, describe_running, describe_status
+from distbuild.connection import Connection
+from distbuild.messages import (
+    BuildAttach,
+    BuildCancel,
+    BuildFailed,
+    BuildRequest,
+    BuildStarted,
+    BuildStatus,
+    FromInitiator,
+    GraphingFinished,
+    GraphingStarted,
+    ListRequests,
+    Message,
+    RequestOutput,
+)
+from morphlib.errors import MorphError
+
+_NOT_RUNNING = "Given build-request ID does not match any running build IDs."
+_NOT_RECENT = (
+    "Given build-request ID does not match any recent build IDs (the status information for this"
+    " build may have expired)."
+)
+
+
+class Building(Protocol):
+    """What initiators need of the controller."""
+
+    builds: Builds
+
+    def begin(self, request: BuildRequest, initiator: Initiator) -> None:
+        """Raises MorphError if builds can't be remembered."""
+
+    def follow(self, build: Build, initiator: Initiator) -> None: ...
+
+    def unfollow(self, build: Build, initiator: Initiator) -> None: ...
+
+    def cancel(self, build: Build) -> None: ...
+
+
+class Initiator:
+    """Listens to one initiator."""
+
+    union = FromInitiator
+
+    def __init__(self, controller: Building) -> None:
+        self._controller = controller
+        self.connection: Connection
+
+    @property
+    def is_slow(self) -> bool:
+        return self.connection.is_slow
+
+    @property
+    def name(self) -> str:
+        peer = self.connection.transport.getPeer()
+        return f"{peer.host}:{peer.port}"
+
+    def tell(self, message: Message) -> None:
+        self.connection.send(message)
+
+    def greeted(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def lost(self, reason: str) -> None:
+        for build in self._controller.builds.running():
+            if self in build.followers:
+                self._controller.unfollow(build, self)
+
+    def heard(self, message: FromInitiator) -> None:
+        builds = self._controller.builds
+        match message:
+            case BuildRequest():
+                try:
+                    self._controller.begin(message, self)
+                except MorphError as error:
+                    self.tell(BuildFailed(build="none", reason=str(error)))
+            case BuildAttach(id=name, build=build_id):
+                self._attach(name, builds.get(build_id))
+            case BuildCancel(id=name, build=build_id):
+                build = builds.get(build_id)
+                is_running = build is not None and not build.is_over
+                text = f"Cancelling build request with ID {build_id}"
+                self._answer(name, text if is_running else _NOT_RUNNING, found=is_running)
+                if build is not None and is_running:
+                    self._controller.cancel(build)
+            case BuildStatus(id=name, build=build_id):
+                build = builds.get(build_id)
+                text = _NOT_RECENT if build is None else describe_status(build)
+                self._answer(name, text, found=build is not None)
+            case ListRequests(id=name):
+                self._answer(name, describe_running(builds.running()))
+            case _:
+                pass
+
+    def _answer(self, name: str, text: str, *, found: bool = True) -> None:
+        self.tell(RequestOutput(id=name, message=text[:60_000], found=found))
+
+    def _attach(self, name: str, build: Build | None) -> None:
+        if build is None:
+            self._answer(name, _NOT_RECENT, found=False)
+            return
+        self.tell(GraphingStarted(build=build.id))
+        if build.graph is not None:
+            self.tell(GraphingFinished(build=build.id))
+            self.tell(BuildStarted(build=build.id))
+        if build.last is not None:
+            self.tell(build.last)
+        elif self not in build.followers:
+            self._controller.follow(build, self)

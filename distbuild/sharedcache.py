@@ -1,0 +1,124 @@
+"""The shared cache, as a controller uses it. Everything here waits, and belongs into threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from distbuild.addresses import Address
+from distbuild.graphs import GraphSource
+from morphlib.cache.remote import RemoteArtifacts
+from morphlib.errors import MorphError, Reason
+from morphlib.events import AnyEvent, Status
+
+#: Seconds that the cache has to connect, and to bring one source over.
+_CONNECT_SECONDS, _PULL_SECONDS = 10.0, 3600.0
+#: What a cache server says of a file that is not what its digest says.
+_LIE = "is not taken"
+
+
+class TransferError(Exception):
+    """A result was not brought over. `hopeless`: trying again is no use."""
+
+    def __init__(self, reason: str, *, hopeless: bool = False) -> None:
+        super().__init__(reason)
+        self.hopeless = hopeless
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCache:
+    """`reading` and `writing` are the URLs of two servers over one directory."""
+
+    reading: str
+    writing: str
+    token: str = ""
+
+    def url_of(self, name: str) -> str:
+        from urllib.parse import quote
+
+        return f"{_root(self.reading)}/1.0/artifacts?filename={quote(name)}"
+
+    def present(self, sources: Sequence[GraphSource]) -> frozenset[str]:
+        """The keys of the sources that are there, whole. Raises MorphError."""
+        problems: list[str] = []
+
+        def note(event: AnyEvent) -> None:
+            if isinstance(event, Status) and event.level == "warning":
+                problems.append(event.text)
+
+        remote = RemoteArtifacts(self.reading, listener=note)
+        found = remote.find([name for source in sources for name in source.files])
+        if problems:
+            raise MorphError(f"Failed to annotate build graph: {problems[0]}", reason=Reason.CACHE)
+        return frozenset(source.key for source in sources if found.issuperset(source.files))
+
+    def pull(self, worker: Address, source: GraphSource) -> None:
+        """Let the shared cache fetch what a worker built. Raises TransferError.
+
+        It compares digests with what the worker's cache server says, and takes all or nothing.
+        """
+        self._pull(worker, source.key, source.files)
+        if source.logs:
+            try:
+                self._pull(worker, source.key, source.logs)
+            except TransferError:
+                pass  # a log is worth having, but nothing depends on it
+
+    def _pull(self, worker: Address, key: str, names: Sequence[str]) -> None:
+        from urllib3 import PoolManager, Timeout
+        from urllib3.exceptions import HTTPError
+
+        suffixes = [name.removeprefix(f"{key}.") for name in names]
+        body = {"host": str(worker), "cacheid": key, "artifacts": suffixes}
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        timeout = Timeout(connect=_CONNECT_SECONDS, read=_PULL_SECONDS)
+        try:
+            with PoolManager(timeout=timeout) as pool:
+                reply = pool.request(
+                    "POST",
+                    f"{_root(self.writing)}/1.0/fetch",
+                    body=msgspec.json.encode(body),
+                    headers=headers,
+                    retries=False,
+                    redirect=False,
+                )
+                said = reply.data[:2000].decode("utf-8", "backslashreplace").strip()
+        except HTTPError as error:
+            raise TransferError(f"{self.writing}: {error}") from error
+        if reply.status != 200:
+            raise TransferError(
+                f"{self.writing} answers {reply.status}: {said}", hopeless=_LIE in said
+            )
+
+
+def open_shared_cache(reading: str, writing: str, token_file: Path | None) -> SharedCache:
+    """Check the settings, so that mistakes show when a daemon starts. Raises MorphError."""
+    for setting, url in (("artifact-cache-server", reading), ("writeable-cache-server", writing)):
+        if not url.startswith(("http://", "https://")):
+            raise MorphError(
+                f"{setting} has to be the URL of a cache server, not {url!r}",
+                reason=Reason.CONFIG,
+                hint=f"For example {setting} = http://cache:8080/.",
+            )
+    token = ""
+    if token_file is not None:
+        try:
+            token = token_file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise MorphError(
+                f"can't read the token in {token_file}: {error}", reason=Reason.CONFIG
+            ) from error
+    return SharedCache(reading, writing, token)
+
+
+def _root(url: str) -> str:
+    """The server of a URL: requests go to /1.0 there, whatever path the URL has."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

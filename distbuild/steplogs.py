@@ -1,0 +1,88 @@
+"""Files that an initiator keeps of what steps print, one for each: build-step-NAME.log."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from morphlib.errors import MorphError, Reason
+
+
+class StepLogs:
+    """Logs in `directory`, or in a new directory build-NN of the working directory, which is made
+    when the first step starts. What is written can be read at once."""
+
+    def __init__(self, directory: str) -> None:
+        self._wanted = directory
+        self._directory: Path | None = None
+        self._files: dict[str, BinaryIO] = {}
+
+    def start(self, step: str, text: str) -> None:
+        """A step starts, or is found to have started. Raises MorphError if it can't be logged."""
+        if step in self._files:
+            return  # told twice, after a connection was lost for a while
+        path = self._make_directory() / log_name(step)
+        try:
+            self._files[step] = path.open("ab", buffering=0)
+        except OSError as error:
+            raise _failed(path, error) from error
+        self._write_line(step, text)
+
+    def write(self, step: str, data: bytes) -> None:
+        if step in self._files and data:
+            self._write(step, data)
+
+    def finish(self, step: str, text: str) -> None:
+        if step in self._files:
+            self._write_line(step, text)
+            self._files.pop(step).close()
+
+    def finish_all(self, text: str) -> None:
+        for step in list(self._files):
+            self.finish(step, text)
+
+    def _write_line(self, step: str, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._write(step, f"{stamp} {text}\n".encode("utf-8", "backslashreplace"))
+
+    def _write(self, step: str, data: bytes) -> None:
+        try:
+            self._files[step].write(data)
+        except OSError as error:
+            raise _failed(Path(self._files[step].name), error) from error
+
+    def _make_directory(self) -> Path:
+        if self._directory is None:
+            self._directory = Path(self._wanted) if self._wanted else _new_directory()
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _failed(self._directory, error) from error
+        return self._directory
+
+
+def log_name(step: str) -> str:
+    """The name of a step's log. It stays in its directory, and in what file systems take."""
+    return f"build-step-{step.replace('/', '_')[:200]}.log"
+
+
+def _new_directory() -> Path:
+    for number in range(10_000):
+        path = Path(f"build-{number:02}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _failed(path, error) from error
+        return path
+    raise MorphError("there are too many directories build-NN here", reason=Reason.CONFIG)
+
+
+def _failed(path: Path, error: OSError) -> MorphError:
+    return MorphError(
+        f"can't write {path}: {error.strerror}",
+        reason=Reason.CONFIG,
+        hint="Choose another place with --initiator-step-output-dir=DIR.",
+    )

@@ -1,0 +1,66 @@
+"""Run the controller of distributed builds.
+
+It takes builds from initiators (morph distbuild), and has the workers of the setting `worker` build
+their chunks, strata and system. What is built goes into the shared cache, which is served twice: at
+`artifact-cache-server` for reading, and at `writeable-cache-server`. A distbuild-helper has to run
+beside the controller. What is being built is remembered in CACHEDIR/distbuild, and taken up again
+when the controller is restarted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from morphlib.commands.session import Session
+from morphlib.errors import MorphError, Reason
+
+
+def run(session: Session, arguments: Sequence[str]) -> None:
+    if arguments:
+        raise MorphError("usage: morph controller-daemon", reason=Reason.USAGE)
+    from distbuild.addresses import listen, parse_address, write_port_file
+    from distbuild.controller import Controller, Means
+    from distbuild.daemon import accept_at
+    from distbuild.daemon import run as run_reactor
+    from distbuild.handshake import Party, read_secret
+    from distbuild.journal import Journal
+    from distbuild.messages import Role
+    from distbuild.remoteworker import RemoteWorker
+    from distbuild.sharedcache import open_shared_cache
+    from morphlib.commands.programs import morph_call
+
+    settings = session.settings
+    if not settings.worker:
+        raise MorphError(
+            "Distbuild controller has no workers configured. Refusing to start.",
+            reason=Reason.CONFIG,
+            hint="Name them in the setting worker, each as HOST or HOST:PORT.",
+        )
+    addresses = [parse_address(text, 3434) for text in dict.fromkeys(settings.worker)]
+    shared = open_shared_cache(
+        settings.artifact_cache_server or "",
+        settings.writeable_cache_server,
+        settings.writeable_cache_server_token_file,
+    )
+    party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file))
+    call = morph_call(session, "controller")
+    means = Means(shared, call, settings.worker_cache_server_port, session.status)
+    journal = Journal(settings.cachedir / "distbuild" / "journal")
+    controller = Controller(means, journal, secrets.token_hex(4))
+
+    helpers = listen(settings.controller_helper_address, settings.controller_helper_port)
+    write_port_file(settings.controller_helper_port_file, helpers)
+    initiators = listen(settings.controller_initiator_address, settings.controller_initiator_port)
+    session.status(
+        f"Listening at port {initiators.getsockname()[1]}, for helpers at port"
+        f" {helpers.getsockname()[1]}"
+    )
+    write_port_file(settings.controller_initiator_port_file, initiators)
+    accept_at(helpers, party, {Role.HELPER: controller.helpers.speaker})
+    accept_at(initiators, party, {Role.INITIATOR: controller.initiator_speaker})
+    controller.restore()
+    for address in addresses:
+        controller.add_worker(RemoteWorker(controller, address, party))
+    run_reactor()
+    journal.close()

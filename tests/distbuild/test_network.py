@@ -1,0 +1,291 @@
+"""Distributed builds by real processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distbuild.oldprotocol import encode_old
+from morphlib.process import wait_until
+from tests.commands.world import COPY, SYSTEM, World, chunk_file
+from tests.distbuild.network import PATIENCE, Meanwhile, Network
+
+Networks = Callable[..., Network]
+
+STEPS = ("shell", "base-devel", "base-runtime", "lib", "app", "top-runtime", "demo")
+
+
+def without_times(text: str) -> list[str]:
+    return [re.sub(r"^\S+ \S+ ", "", line) for line in text.splitlines()]
+
+
+def change_app(world: World, *build: str) -> None:
+    """Give the chunk `app` other commands, without committing them."""
+    world.documents["chunks/app.morph"] = chunk_file("app", build=list(build), install=[COPY])
+    world.write()
+
+
+def find_id(network: Network) -> str:
+    found: list[str] = []
+
+    def is_there() -> bool:
+        found[:] = re.findall(r"Build (build-\w+): /", network.log("controller"))
+        return bool(found)
+
+    assert wait_until(is_there, PATIENCE), network.logs()
+    return found[-1]
+
+
+def wait_for_app(network: Network) -> Path:
+    """Wait until the chunk `app` is being built. Gives its log."""
+    log = network.world.root / "logs" / "build-step-app.log"
+    assert wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 0, PATIENCE), (
+        network.logs()
+    )
+    return log
+
+
+def test_a_system_is_built_by_others(networks: Networks, world: World) -> None:
+    network = networks()
+    world.documents["systems/untracked.morph"] = {**world.documents[SYSTEM], "name": "other"}
+    world.write()
+    ran = network.run("distbuild", "systems/untracked.morph")
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    lines = without_times(ran.out)
+    worker = f"127.0.0.1:{network.ports['worker-0']}"
+    begun = next(line for line in lines if line.startswith("Distbuild started"))
+    build = find_id(network)
+    assert begun == (
+        f"Distbuild started with build request ID: {build}. To cancel, use `morph distbuild-cancel"
+        f" {build}`."
+    )
+    at = lines.index("Computing build graph")
+    assert lines[at + 1 : at + 6] == [
+        "Finished computing build graph",
+        begun,
+        "Need to build 7/7 artifacts",
+        f"Started building shell on {worker}",
+        "Progress: Transferring shell to shared artifact cache",
+    ]
+    assert f"Finished building app on {worker}" in lines
+    artifact = rf"{network.url('shared-read')}1\.0/artifacts\?filename=\w+\.system\.other-rootfs"
+    assert re.fullmatch(f"Artifact: {artifact}", lines[-1])
+    log = (world.root / "logs" / "build-step-app.log").read_text()
+    assert "building app\n" in log
+    assert without_times(log)[0] == f"Started building app on {worker}"
+    assert without_times(log)[-1] == f"Finished building app on {worker}"
+    assert any(name.endswith(".build-log") for name in network.shared)
+    # The branch is gone from the origin, and nothing changed in the checkout.
+    origin = world.root / "gits" / "definitions"
+    assert world.definitions.git("ls-remote", "--heads", str(origin)).count("refs/heads/") == 1
+    assert "?? systems/untracked.morph" in world.definitions.git("status", "--porcelain")
+
+
+def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, world: World) -> None:
+    network = networks()
+    network.build("base")
+    change_app(world, "echo changed")
+    assert "Need to build 4/7 artifacts" in without_times(network.build().out)
+    again = without_times(network.build().out)
+    assert "Need to build 0/7 artifacts" in again
+    assert not any("Started" in line for line in again)
+    # Another machine takes it from there.
+    ran = world.run("build", SYSTEM, artifact_cache_server=network.url("shared-read"))
+    assert ran.status == 0, ran.err
+    assert "Starting actual build" not in ran.out
+
+
+def test_a_failure_is_told_with_its_reason(networks: Networks, world: World) -> None:
+    network = networks()
+    change_app(world, "echo about to fail", "false")
+    ran = network.run("distbuild", SYSTEM)
+    assert ran.status == 1
+    assert "Build of app failed." in without_times(ran.out)
+    assert re.search(r"ERROR: Failed to build \S+ \w{40} systems/demo.morph: ", ran.err)
+    assert "Building failed for app: ERROR: " in ran.err
+    assert "build failed (exit_code=1) while building app" in ran.err
+    log = (world.root / "logs" / "build-step-app.log").read_text()
+    assert "about to fail\n" in log
+    assert without_times(log)[-1] == "Build of app failed."
+
+
+def test_what_can_not_be_computed_is_told(networks: Networks, world: World) -> None:
+    network = networks()
+    world.documents["strata/top.morph"]["chunks"][0]["ref"] = "nowhere"
+    world.write()
+    ran = network.run("distbuild", SYSTEM)
+    assert ran.status == 1
+    assert "nowhere" in ran.err
+    assert "Started building" not in ran.out
+
+
+def test_unknown_components_build_nothing(networks: Networks) -> None:
+    network = networks()
+    ran = network.run("distbuild", SYSTEM, "app", "nothing", "nobody")
+    assert ran.status == 1
+    assert "Some of the requested components are not in demo: nothing, nobody" in ran.err
+    assert not network.shared
+
+
+def test_builds_are_listed_and_cancelled(networks: Networks, world: World) -> None:
+    network = networks()
+    change_app(world, "sleep 100")
+    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    build = find_id(network)
+    wait_for_app(network)
+    listed = network.run("distbuild-list-jobs")
+    assert "1 distbuild requests(s) currently in progress\n\nBuild request ID: " in listed.out
+    assert re.search(rf"{build}\n  Initiator: 127.0.0.1:\d+\n  Repo: \S+\n  Ref: \w+\n", listed.out)
+    status = network.run("distbuild-status", build)
+    assert "  System build: systems/demo.morph\n  Build status: Building app\n" in status.out
+    cancelled = network.run("distbuild-cancel", build)
+    assert cancelled.status == 0
+    assert f"Cancelling build request with ID {build}" in cancelled.out
+    ran = building.result()
+    assert ran.status == 1
+    assert "Build was cancelled" in ran.err
+    assert "Build status: Cancelled" in network.run("distbuild-status", build).out
+    for command in ("distbuild-cancel", "distbuild-attach", "distbuild-status"):
+        unknown = network.run(command, "build-none")
+        assert unknown.status == 1
+        assert "Given build-request ID does not match any" in unknown.err
+    # The worker is free again.
+    change_app(world, "true")
+    network.build()
+
+
+def test_a_build_goes_on_alone_and_can_be_followed_later(networks: Networks, world: World) -> None:
+    network = networks()
+    change_app(world, "echo still here", "sleep 3")
+    ran = network.run("distbuild-start", SYSTEM)
+    assert ran.status == 0, ran.out + ran.err
+    build = find_id(network)
+    assert f"build request ID: {build}." in ran.out
+    followed = network.run("distbuild-attach", build)
+    assert followed.status == 0, followed.out + followed.err
+    assert "Artifact: " in followed.out
+    assert network.run("distbuild-attach", build).status == 0
+
+
+def test_an_initiator_that_goes_takes_its_build_along(networks: Networks, world: World) -> None:
+    network = networks()
+    change_app(world, "sleep 100")
+    world.commit()
+    address = ("127.0.0.1", network.ports["controller"])
+    with socket.create_connection(address) as peer, peer.makefile("rb") as file:
+        assert json.loads(file.readline())["role"] == "controller"
+        hello = {"type": "hello", "role": "initiator", "protocol": 5, "program": "x"}
+        say = {"type": "build-request", "id": "x", "repo": str(world.definitions.path)}
+        say |= {"ref": world.definitions.head, "morphology": SYSTEM}
+        for message in ({**hello, "nonce": "0" * 32}, say):
+            peer.sendall(json.dumps(message).encode() + b"\n")
+        find_id(network)
+    network.wait_for("controller", f"{find_id(network)}: Cancelled")
+
+
+@pytest.mark.parametrize("party", ["worker-0", "worker-0-helper", "controller-helper"])
+def test_a_party_that_is_killed_and_comes_back_costs_no_build(
+    networks: Networks, world: World, party: str
+) -> None:
+    network = networks()
+    change_app(world, "sleep 2")
+    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    wait_for_app(network)
+    network.processes[party].kill()
+    if party == "worker-0":
+        network.processes["worker-0-helper"].child.wait(30)  # it has nothing to help any more
+        network.start_worker(0)
+    else:
+        network.start_helper(party.removesuffix("-helper"))
+    ran = building.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+
+
+def test_another_worker_takes_over(networks: Networks, world: World) -> None:
+    network = networks(workers=2)
+    change_app(world, "sleep 3")
+    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    step_log = wait_for_app(network)
+    ports = {f"127.0.0.1:{network.ports[name]}": name for name in network.workers}
+    first = ports[step_log.read_text().splitlines()[0].rpartition(" ")[2]]
+    network.processes[first].kill()
+    ran = building.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    assert "Progress: Building app again: worker 127.0.0.1:" in ran.out
+
+
+def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks, world: World) -> None:
+    network = networks()
+    change_app(world, "sleep 5")
+    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    step_log = wait_for_app(network)
+    build = find_id(network)
+    network.processes["controller"].kill()
+    network.processes["controller-helper"].child.wait(30)
+    network.start_controller()
+    ran = building.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    assert f"Taking up build {build} of systems/demo.morph again" in network.log("controller")
+    # What was being built went on, and was not begun a second time.
+    assert "app is already building on 127.0.0.1:" in ran.out
+    assert ran.out.count("Started building app on") == 1
+    assert step_log.read_text().count("sleep 5") <= 1
+
+
+def test_an_old_initiator_understands_the_answer(networks: Networks) -> None:
+    network = networks()
+    with socket.create_connection(("127.0.0.1", network.ports["controller"])) as peer:
+        file = peer.makefile("rb")
+        file.readline()  # our hello, which old initiators ignore
+        peer.sendall(encode_old({"type": "list-requests", "id": "7", "protocol_version": 4}))
+        answer = yaml.safe_load(json.loads(file.readline()))
+    assert (answer["type"], answer["id"]) == ("build-failed", "7")
+    assert "client uses version 4" in answer["reason"]
+
+
+def test_a_secret_is_asked_for(networks: Networks, world: World, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef0123")
+    secret.chmod(0o600)
+    network = networks(distbuild_secret_file=str(secret))
+    network.build("base")
+    other = tmp_path / "other"
+    other.write_text("another secret of enough letters")
+    other.chmod(0o600)
+    wrong = network.run("distbuild-list-jobs", distbuild_secret_file=str(other))
+    assert wrong.status == 1
+    assert "different secrets" in wrong.err
+    settings = network.initiator_settings()
+    del settings["distbuild_secret_file"]
+    without = world.run("distbuild-list-jobs", env=None, **settings)
+    assert without.status == 1
+    assert "that is not how a connection begins here" in without.err
+    other.chmod(0o644)
+    assert (
+        "others may read"
+        in network.run("distbuild-list-jobs", distbuild_secret_file=str(other)).err
+    )
+
+
+def test_a_controller_without_a_helper_says_so(networks: Networks) -> None:
+    network = networks()
+    network.processes["controller-helper"].kill()
+    ran = network.run("distbuild", SYSTEM)
+    assert ran.status == 1
+    assert "No distbuild-helper process running on controller!" in ran.err
+
+
+def test_a_controller_without_workers_does_not_start(world: World) -> None:
+    ran = world.run("controller-daemon")
+    assert ran.status == 1
+    assert ran.err.startswith("ERROR: Distbuild controller has no workers configured. Refusing to")
+
+
+def test_an_initiator_needs_a_controller(world: World) -> None:
+    assert "Need address of controller to run a distbuild" in world.fail("distbuild", SYSTEM)

@@ -148,12 +148,13 @@ def create(machine: VirtualMachine, given: Parameters) -> None:
         *("virt-install", "--connect", given[LIBVIRT_URI], "--import", "--name", machine.guest),
         *("--os-variant", "generic", "--graphics", "vnc", "--noautoconsole"),
         *("--memory", str(given[RAM_SIZE] >> 20), "--vcpus", str(given[VCPUS])),
-        *("--disk", f"path={machine.disk},bus=sata,format=raw"),
+        # virt-install knows the bus that the type of machine has: the guest sees /dev/sda on both.
+        *("--disk", f"path={machine.disk},format=raw"),
     ]
     if given[BOOTLOADER_INSTALL] is Bootloader.GRUB_EFI:
         argv += ["--boot", "uefi"]
     for path in given[ATTACH_DISKS]:
-        argv += ["--disk", f"path={path},bus=sata"]
+        argv += ["--disk", f"path={path}"]
     for nic in given[NIC_CONFIG]:
         argv += ["--network", nic]
     if not given[AUTOSTART]:

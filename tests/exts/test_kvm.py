@@ -87,7 +87,9 @@ def test_new_machine(box: Sshd, tree: Path, images: Path, tmp_path: Path) -> Non
     (disk,) = xml.findall("devices/disk")
     assert disk.find("source").get("file") == str(images / "web.img")  # type: ignore[union-attr]
     assert disk.find("driver").get("type") == "raw"  # type: ignore[union-attr]
-    assert disk.find("target").get("bus") in ["ide", "sata"]  # type: ignore[union-attr]
+    target = disk.find("target")
+    assert target is not None
+    assert target.get("bus") in ("ide", "sata")
     (nic,) = xml.findall("devices/interface")
     assert nic.get("type") == "user"
     (image,) = images.iterdir()

@@ -36,10 +36,12 @@ _prepared: dict[tuple[int, ...], Layer] = {}
 @dataclass(frozen=True, slots=True)
 class Staged:
     """A staging area that is there: where its tree is, and the device nodes of its layers, which
-    in the tree are empty files. `fallback` says why it is no overlay, if it is none."""
+    in the tree are empty files. `changed` has, at the same paths, at least what was changed in the
+    tree. `fallback` says why it is no overlay, if it is none."""
 
     root: Path
     devices: tuple[Member, ...]
+    changed: Path
     fallback: str | None = None
 
 
@@ -130,7 +132,7 @@ def _staged(
                 _lay_out_instead(layers, root, top, writable=writable)
         except OSError as error:
             raise _failure(work, error) from error
-        yield Staged(root, merged_devices(layers), fallback)
+        yield Staged(root, merged_devices(layers), root if fallback else upper, fallback)
     finally:
         if fallback is None:
             with contextlib.suppress(OSError):

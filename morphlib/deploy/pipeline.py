@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from morphlib import events
-from morphlib.build.members import MTIME
 from morphlib.build.removal import remove_tree
 from morphlib.deploy.extensions import Extension
 from morphlib.deploy.metadata import deployment_metadata, write_metadata
@@ -18,6 +17,7 @@ from morphlib.deploy.model import DeployContext, Prepared
 from morphlib.deploy.parameters import with_python_path
 from morphlib.deploy.runner import Stream, Surroundings, run_extension
 from morphlib.deploy.strata import layers_table, stratum_layers
+from morphlib.deploy.times import VARIABLE, newest_time, settle_times
 from morphlib.deploy.tree import SystemTree, device_table, system_tree
 from morphlib.errors import MorphError, Reason
 from morphlib.rooted import resolve_in
@@ -108,6 +108,7 @@ class Pipeline:
             environment = self._environment(prepared) | self._hints(prepared, tree)
             environment["TMPDIR"] = str(private)
             self._configure(prepared, tree, environment)
+            settle_times(tree.root, tree.changed, newest_time(environment))
             self._write(prepared, tree, environment, around)
 
     def _configure(
@@ -144,7 +145,7 @@ class Pipeline:
 
     def _environment(self, prepared: Prepared) -> dict[str, str]:
         environment = with_python_path(prepared.deployment.environment, str(self.context.python))
-        environment.setdefault("SOURCE_DATE_EPOCH", str(MTIME))
+        environment[VARIABLE] = str(newest_time(environment))
         environment["MORPH_SYSTEM_KEY"] = prepared.build.graph.system.key
         environment["MORPH_ARCH"] = prepared.build.graph.arch
         return environment

@@ -17,6 +17,7 @@ from morphlib.deploy.parameters import (
     with_python_path,
 )
 from morphlib.deploy.partial import components_of, partial_problems
+from morphlib.deploy.times import newest_time
 from morphlib.errors import MorphError, Reason, raise_all
 
 #: Write extensions whose partial deployments make sense.
@@ -129,6 +130,7 @@ class _Planning:
         merged["UPGRADE"] = own["UPGRADE"] = "yes" if upgrade else "no"
         kind, location = self._target(name, merged, upgrade=upgrade)
         self._check_target(name, kind, location, nested=nested)
+        self._check_time(merged)
         environment = with_python_path(
             merged, posixpath.join(self.circumstances.root, posixpath.dirname(kind)).rstrip("/")
         )
@@ -208,6 +210,13 @@ class _Planning:
                 f'the location "{location}" of subsystem "{name}" leads out of the system that it '
                 "is deployed into"
             )
+
+    def _check_time(self, merged: Mapping[str, str]) -> None:
+        try:
+            newest_time(merged)
+        except MorphError as error:
+            if error.message not in (each.message for each in self.errors):
+                self.errors.append(error)
 
     def _components(
         self,

@@ -33,12 +33,13 @@ from morphlib.events import AnyEvent
 
 @dataclass(frozen=True, slots=True)
 class SystemTree:
-    """A tree that is there. `devices` are nodes for which it has empty files only; `fallback` says
-    why it is a copy, if it is one."""
+    """A tree that is there. `devices` are nodes for which it has empty files only; `changed` has,
+    at the same paths, at least what was changed; `fallback` says why it is a copy, if it is one."""
 
     root: Path
     devices: tuple[Member, ...]
     layers: tuple[Layer, ...]
+    changed: Path
     fallback: str | None
 
 
@@ -57,7 +58,7 @@ def system_tree(
             devices = make_devices(staged.root, staged.devices)
             if prepared.content:
                 _add_stratum_metadata(prepared, staged.root)
-            yield SystemTree(staged.root, devices, tuple(layers), staged.fallback)
+            yield SystemTree(staged.root, devices, tuple(layers), staged.changed, staged.fallback)
     finally:
         remove_tree(work)
 

@@ -23,7 +23,7 @@ from morphlib.errors import MorphError, Reason
 
 Argument = str | bytes
 
-#: Numbers of the capabilities that commands keep, by name (linux/capability.h).
+#: Numbers of the capabilities that are kept, by name (linux/capability.h).
 CAPABILITY_NUMBERS = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,
@@ -33,12 +33,13 @@ CAPABILITY_NUMBERS = {
     "CAP_SETGID": 6,
     "CAP_SETUID": 7,
     "CAP_SETPCAP": 8,
+    "CAP_NET_BIND_SERVICE": 10,
     "CAP_SYS_CHROOT": 18,
     "CAP_SETFCAP": 31,
 }
 
 #: What the launcher runs: nothing of the user's and no library is loaded, which keeps it small.
-_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from morphlib.build import runner; "
+_LAUNCHER = "import sys; sys.path.append(sys.argv[1]); from morphlib.build import runner; "
 _LAUNCHER += "runner.main()"
 
 
@@ -57,17 +58,19 @@ class Ended:
 
 class HeldSandbox:
     """Bubblewrap, waiting, and the runner. `command` is all of bubblewrap's arguments but those
-    of descriptors and of a program. Raises MorphError (SANDBOX)."""
+    of descriptors and of a program; commands get `capabilities`, its first process has `more`.
+    Raises MorphError (SANDBOX)."""
 
-    def __init__(self, command: Sequence[Argument], cwd: str, capabilities: Sequence[str]) -> None:
+    def __init__(
+        self, command: Sequence[Argument], cwd: str, capabilities: Sequence[str], more: str
+    ) -> None:
         numbers = [CAPABILITY_NUMBERS[name] for name in capabilities]
-        wanted = ([_encode(each) for each in command], _encode(cwd), numbers)
+        wanted = ([_encode(e) for e in command], _encode(cwd), numbers, CAPABILITY_NUMBERS[more])
         self._runner: int | None = None
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        said = self._ask(wanted) or self._ask(wanted)  # somebody may have ended the launcher
         try:
-            with theirs:
-                _ask_for_runner(theirs, wanted)
-            said = self._ours.recv(LONGEST)
+            if not said:
+                raise _broken("the process that holds it open ended")
             if not said.startswith(READY):
                 raise _not_made(said.decode("utf-8", "backslashreplace"))
             with contextlib.suppress(ProcessLookupError):
@@ -75,6 +78,20 @@ class HeldSandbox:
         except BaseException:
             self.close()
             raise
+
+    def _ask(self, wanted: tuple[Any, ...]) -> bytes:
+        """Ask for a runner. Returns what it says, nothing if it ended without a word."""
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                _ask_for_runner(theirs, wanted)
+            said = _receive(self._ours)
+        except BaseException:
+            self._ours.close()
+            raise
+        if not said:
+            self._ours.close()
+        return said
 
     def start(
         self, argv: Sequence[Argument], environment: Mapping[str, Argument], output: int
@@ -89,7 +106,7 @@ class HeldSandbox:
 
     def wait(self) -> Ended:
         """Wait until the command has ended and nothing of it is left."""
-        reply = self._ours.recv(LONGEST)
+        reply = _receive(self._ours)
         if not reply:
             raise _broken("the process that runs commands in it ended")
         return Ended(*json.loads(reply))
@@ -102,12 +119,22 @@ class HeldSandbox:
             poll = select.poll()
             poll.register(runner, select.POLLIN)
             poll.poll()
+            with contextlib.suppress(ChildProcessError):  # it is ours if the launcher was killed
+                os.waitid(os.P_PIDFD, runner, os.WEXITED)
             os.close(runner)
 
 
 def _encode(value: Argument) -> bytes:
     """As os.fsencode does, which takes twice as long."""
     return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """The next message; nothing if the other end is gone, which may not have read all of ours."""
+    try:
+        return connection.recv(LONGEST)
+    except ConnectionResetError:
+        return b""
 
 
 def _send(connection: socket.socket, descriptor: int, content: tuple[Any, ...]) -> None:
@@ -195,6 +222,6 @@ def _not_made(why: str) -> MorphError:
 def _broken(why: str) -> MorphError:
     return MorphError(
         f"a sandbox broke: {why}",
-        reason=Reason.SANDBOX,
+        reason=Reason.BUILD,  # the next one will do
         hint="Something outside of the build ended one of its processes; build again.",
     )

@@ -5,7 +5,8 @@ forks a runner for each sandbox: forking the builder, with all that it knows of 
 more than the commands of a small chunk.
 
 The runner starts bubblewrap, which makes the namespaces and waits there without starting anything
-(`--block-fd`): its first process keeps the process namespace alive. The runner enters the mounts
+(`--block-fd`): its first process keeps the process namespace alive. It also holds what leads out,
+so it keeps a capability that commands lack: they can't reach into it. The runner enters the mounts
 and gives up what bubblewrap has given up; what it starts is in the process namespace, itself it is
 not, so nothing in a sandbox sees it or can reach it. It starts commands when the builder asks, and
 when one has ended it kills whatever the command left running, before it tells how it went.
@@ -104,9 +105,9 @@ def _receive(connection: socket.socket) -> list[int]:
 # Bubblewrap
 
 
-def _start(command: Sequence[bytes]) -> tuple[int, int]:
-    """Start bubblewrap and wait until it waits. Returns its pid and that of the first process in
-    the sandbox. Raises _NoSandbox.
+def _start(command: Sequence[bytes]) -> tuple[int, int, int]:
+    """Start bubblewrap. Returns its pid, that of the first process in the sandbox, and the file
+    with what they have to say. Raises _NoSandbox.
 
     It tells things in files: a pipe would end it if its reader was killed.
     """
@@ -136,7 +137,7 @@ def _start(command: Sequence[bytes]) -> tuple[int, int]:
             setsigdef=SIGNALS,
         )
         os.set_inheritable(unblock, False)
-        return pid, _find_first(pid, told, messages)
+        return pid, _find_first(pid, told, messages), messages
     except OSError as error:
         raise _NoSandbox(f"Can't start bubblewrap: {error}") from error
     finally:
@@ -148,13 +149,15 @@ def _start(command: Sequence[bytes]) -> tuple[int, int]:
 def _find_first(bubblewrap: int, told: int, messages: int) -> int:
     """The pid of the first process in the sandbox, once it is there."""
     while not (said := os.pread(told, 4096, 0)).rstrip().endswith(b"}"):
-        if os.waitid(os.P_PID, bubblewrap, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-            raise _not_made(_read_all(messages))
+        try:
+            os.waitid(os.P_PID, bubblewrap, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # gone without being waited for, as SIGCHLD is ignored
+            raise _not_made(_read_all(messages)) from None
         time.sleep(_PAUSE)
     return int(json.loads(said)["child-pid"])
 
 
-def _wait_until_ready(first: int, capabilities: Sequence[int]) -> None:
+def _wait_until_ready(first: int, capabilities: Sequence[int], messages: int) -> None:
     """Wait until all is mounted: giving up capabilities is the last that bubblewrap does before it
     waits for us."""
     mask = b"%016x" % sum(1 << number for number in capabilities)
@@ -166,12 +169,12 @@ def _wait_until_ready(first: int, capabilities: Sequence[int]) -> None:
             with open(f"/proc/{first}/status", "rb", buffering=0) as file:
                 status = file.read(8192)
         except OSError:
-            break
+            raise _not_made(_read_all(messages)) from None
         if wanted in status:
             return
         if b"\nState:\tZ" in status or b"\nState:\tX" in status:
-            break
-    raise _not_made("its first process ended")
+            raise _not_made(_read_all(messages))
+    raise _not_made(f"it is not done after {_PATIENCE:.0f} seconds")
 
 
 def _read_all(file: int) -> str:
@@ -193,11 +196,12 @@ def _be_runner(connection: int, body: int) -> NoReturn:
     try:
         os.setsid()
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        command, cwd, capabilities = _read_body(body)
+        command, cwd, capabilities, more = _read_body(body)
         requests = _close_others(connection)
-        # IPC objects that one sandbox leaves are not for the next one to find.
+        # IPC objects and keys that one sandbox leaves are not for the next one to find.
         syscalls.unshare(syscalls.CLONE_NEWIPC)
-        _serve_in_sandbox(requests, command, cwd, capabilities, children)
+        syscalls.leave_session_keyring()
+        _serve_in_sandbox(requests, command, cwd, capabilities, more, children)
         status = 0
     except (_NoSandbox, OSError) as error:
         if requests is not None:
@@ -228,11 +232,15 @@ def _serve_in_sandbox(
     command: Sequence[bytes],
     cwd: bytes,
     capabilities: Sequence[int],
+    more: int,
     children: list[int],
 ) -> None:
-    bubblewrap, first = _start(command)
-    children += [os.pidfd_open(pid) for pid in (bubblewrap, first)]
-    _wait_until_ready(first, capabilities)
+    bubblewrap, first, messages = _start(command)
+    try:
+        children += [os.pidfd_open(pid) for pid in (bubblewrap, first)]
+    except ProcessLookupError:
+        raise _not_made(_read_all(messages)) from None
+    _wait_until_ready(first, [*capabilities, more], messages)
     namespaces = [os.open(f"/proc/{first}/ns/{name}", os.O_RDONLY) for name in ("mnt", "pid")]
     syscalls.last_capability()
     # From here on files are those of the sandbox: no module may be loaded from there.

@@ -40,6 +40,11 @@ CAPABILITIES = (
     "CAP_SYS_CHROOT",
 )
 
+#: What the first process of a sandbox may do besides. It holds the machine's /proc open, as long as
+#: bubblewrap waits: who has fewer capabilities can neither trace it nor look into its descriptors.
+#: This one is of no use: the only network is one that nobody else is in.
+_FIRST_MAY_TOO = "CAP_NET_BIND_SERVICE"
+
 #: Of /proc, what belongs to the machine. It asks for uid 0 and nothing more, and that of a build
 #: which root runs is the machine's own: one could set what the kernel runs when a program crashes.
 _MACHINE_WIDE = ("acpi", "asound", "bus", "driver", "fs", "irq", "mtrr", "scsi", "sys")
@@ -128,9 +133,9 @@ class OpenSandbox:
         """
         environment = self.sandbox.environment if environment is None else environment
         if self._held is None:
-            command = self._arguments()
+            command = [*self._arguments(), "--cap-add", _FIRST_MAY_TOO]
             _tell_start([*command, "--", *argv])
-            self._held = HeldSandbox(command, self.sandbox.cwd, CAPABILITIES)
+            self._held = HeldSandbox(command, self.sandbox.cwd, CAPABILITIES, _FIRST_MAY_TOO)
         else:
             _tell_start(argv)
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from morphlib.build import heldsandbox
 from morphlib.build.heldsandbox import CAPABILITY_NUMBERS
 from morphlib.build.namespace import HOSTNAME, enter_build_namespace
 from morphlib.build.sandbox import (
@@ -26,6 +27,7 @@ from morphlib.build.sandbox import (
 )
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.staging import stage
+from morphlib.errors import MorphError, Reason
 from tests.build.isolation import Failed, in_child, in_namespace, make_layer, tools_layer
 
 MOUNT_POINTS = ["dev", "proc", "tmp", "x.build", "x.inst", "objects"]
@@ -338,6 +340,33 @@ def test_what_starts_commands_is_not_to_be_seen(place: Path, user: int) -> None:
     assert descriptors == {b"0", b"1", b"2", b"3"}, log  # 3 is the directory that ls reads
 
 
+def test_the_first_process_gives_nothing_away(place: Path, user: int) -> None:
+    """Bubblewrap holds the machine's /proc open while it waits, which root's builds could write."""
+    look = "for each in 0 1 2 3 4 5; do ls /proc/1/fd/$each/; done; ls /proc/1/root/"
+    _, log = _run_several(place, user, ["true", look, "ls -l /proc/1/fd"])
+    assert log.count(b"Permission denied") >= 7, log
+    assert b"->" not in log
+
+
+def test_keys_are_not_for_the_next_sandbox(place: Path, user: int) -> None:
+    add_key, keyctl = {"x86_64": (248, 250), "aarch64": (217, 219)}[os.uname().machine]
+    script = f"""
+        @key = ("user", "left-here"); $data = "x"; $session = -3; $search = 10;
+        exit 2 if syscall({keyctl}, $search, $session, @key, 0) > 0;
+        exit 3 if syscall({add_key}, @key, $data, 1, $session) < 0;
+        exit 4 if syscall({keyctl}, $search, $session, @key, 0) < 0;
+    """
+
+    def work() -> list[int]:
+        (place / "root").mkdir()
+        sandbox = Sandbox(place / "root", RootKind.HOST, environment={"PATH": "/usr/bin:/bin"})
+        run = ["perl", "-e", script]
+        with (place / "log").open("wb") as file:
+            return [run_in_sandbox(sandbox, run, file.fileno()).status for _ in range(2)]
+
+    assert in_namespace(work, user=user) == [0, 0]
+
+
 def test_capabilities_are_no_more_than_those_meant(place: Path, user: int) -> None:
     _, log = _run_several(place, user, ["cat /proc/self/status"])
     status = dict(line.split(b":", 1) for line in log.splitlines() if b":" in line)
@@ -449,6 +478,61 @@ def test_missing_mount_point_is_an_error(place: Path, user: int) -> None:
 
     with pytest.raises(Failed, match="MorphError: Can't put a sandbox together"):
         in_namespace(work, user=user)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [(["--no-such-option"], "no-such-option"), (["--ro-bind", "/none", "/tmp"], "/none")],
+)
+def test_what_bubblewrap_says_is_told(
+    place: Path, user: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str], why: str
+) -> None:
+    monkeypatch.setattr("morphlib.build.sandbox._CAPABILITY_ARGUMENTS", tuple(arguments))
+    with pytest.raises(Failed, match=f"could not make a sandbox: bwrap: .*{why}"):
+        _run(place, user, "true")
+
+
+def test_a_launcher_that_is_killed_is_started_anew(place: Path, user: int) -> None:
+    def work() -> list[int]:
+        (place / "root").mkdir()
+        statuses = []
+        for _ in range(3):
+            sandbox = Sandbox(place / "root", RootKind.HOST, environment={"PATH": "/bin"})
+            with (place / "log").open("wb") as file, open_sandbox(sandbox) as opened:
+                statuses.append(opened.run(["sh", "-c", "exit 3"], file.fileno()).status)
+                assert heldsandbox._launcher is not None
+                os.kill(heldsandbox._launcher[1], signal.SIGKILL)
+                statuses.append(opened.run(["sh", "-c", "exit 4"], file.fileno()).status)
+        assert heldsandbox._launcher is not None
+        (launcher,) = _children(os.getpid())  # and no dead runners
+        assert launcher == heldsandbox._launcher[1]
+        return statuses
+
+    assert in_namespace(work, user=user) == [3, 4] * 3
+
+
+def test_a_runner_that_is_killed_breaks_its_sandbox_only(place: Path, user: int) -> None:
+    def work() -> tuple[str, str, int]:
+        (place / "root").mkdir()
+        sandbox = Sandbox(place / "root", RootKind.HOST, environment={"PATH": "/bin"})
+        with (place / "log").open("wb") as file:
+            with open_sandbox(sandbox) as opened:
+                opened.run(["true"], file.fileno())
+                assert heldsandbox._launcher is not None
+                (runner,) = _children(heldsandbox._launcher[1])
+                threading.Timer(0.5, os.kill, (runner, signal.SIGKILL)).start()
+                try:
+                    opened.run(["sleep", "98.31"], file.fileno())
+                except MorphError as error:
+                    told = error
+            assert not _processes_with(b"98.31")
+            after = run_in_sandbox(sandbox, ["sh", "-c", "exit 5"], file.fileno())
+        return told.message, told.reason.value, after.status
+
+    message, reason, status = in_namespace(work, user=user)
+    assert "a sandbox broke" in message
+    assert reason == Reason.BUILD.value
+    assert status == 5
 
 
 def test_interrupt_kills_the_command(place: Path, user: int) -> None:

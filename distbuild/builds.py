@@ -26,7 +26,8 @@ class Follower(Protocol):
 @dataclass(eq=False, slots=True)
 class Build:
     """`last` is what ended it, for those who ask later. `stored` are keys that came into the shared
-    cache since it was last asked."""
+    cache since it was last asked. While it `is_expected` that its initiator comes back, it goes on
+    as if somebody followed it."""
 
     id: str
     request: BuildRequest
@@ -39,7 +40,13 @@ class Build:
     work: Work | None = None
     stored: set[str] = field(default_factory=set)
     is_scheduled: bool = False
+    is_expected: bool = False
     last: Message | None = None
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether nobody waits for it, so that it would be built for nothing."""
+        return not (self.followers or self.is_expected or self.request.allow_detach)
 
     @property
     def is_over(self) -> bool:

@@ -79,12 +79,13 @@ class Controller:
             build = self.builds.new(entry.request, entry.initiator, entry.build)
             self.means.tell(f"Taking up build {build.id} of {build.request.morphology} again")
             self._graphing.start(build, patient=True)
-            if not entry.request.allow_detach:
-                reactor.callLater(_GRACE_SECONDS, self._drop_if_forgotten, build)
+            build.is_expected = True
+            reactor.callLater(_GRACE_SECONDS, self._expect_no_longer, build)
 
-    def _drop_if_forgotten(self, build: Build) -> None:
-        if not build.followers and not build.is_over:
-            self.cancel(build)
+    def _expect_no_longer(self, build: Build) -> None:
+        build.is_expected = False
+        if not build.is_over:
+            self._less_followed(build)
 
     # What initiators ask for
 
@@ -102,9 +103,12 @@ class Controller:
 
     def unfollow(self, build: Build, initiator: Initiator) -> None:
         build.followers.remove(initiator)
+        self._less_followed(build)
+
+    def _less_followed(self, build: Build) -> None:
         if build.is_scheduled:
             self.decide(e.FollowerLeft(build.id))
-        elif not build.followers and not build.request.allow_detach:
+        elif build.is_forgotten:
             self.cancel(build)
 
     def cancel(self, build: Build) -> None:
@@ -128,8 +132,7 @@ class Controller:
                 build.work.tasks,
                 request.priority,
                 request.allow_detach,
-                # Until it is clear that nobody comes back after a restart.
-                max(len(build.followers), int(build.id in self._restored)),
+                len(build.followers) + build.is_expected,
             )
         )
         self._settle(build)

@@ -41,16 +41,12 @@ def _build(session: Session, repo: str, ref: str, morphology: str, key: str) -> 
     from morphlib.build.run import run_build
     from morphlib.cache.inuse import InUse
     from morphlib.cache.records import Records
-    from morphlib.cache.space import check_space
     from morphlib.commands.build import build_context
     from morphlib.commands.calculate_build_graph import resolve_commit
     from morphlib.commands.resolving import Workshop
 
     settings = session.settings
-    check_space(
-        (settings.tempdir, settings.tempdir_min_space),
-        (settings.cachedir, settings.cachedir_min_space),
-    )
+    _make_room(session)
     graph = resolve_commit(session, repo, ref, morphology)
     source = next((source for source in graph.sources if source.key == key), None)
     if source is None:
@@ -68,3 +64,23 @@ def _build(session: Session, repo: str, ref: str, morphology: str, key: str) -> 
         InUse(settings.tempdir / "in-use", keys),
     ):
         run_build(context, [source.id], records, session.listener)
+
+
+def _make_room(session: Session) -> None:
+    """Remove what was not used for long, if there is too little space. Raises MorphError (SPACE)
+    where that is not enough."""
+    from morphlib.cache.space import check_space
+    from morphlib.commands import gc
+
+    settings = session.settings
+    wanted = (
+        (settings.tempdir, settings.tempdir_min_space),
+        (settings.cachedir, settings.cachedir_min_space),
+    )
+    try:
+        check_space(*wanted)
+    except MorphError as error:
+        if error.reason is not Reason.SPACE:
+            raise
+        gc.run(session, [])
+        check_space(*wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from morphlib.process import wait_until
 from tests.commandline import MORPH, Ran
-from tests.commands.world import SYSTEM, World
+from tests.commands.world import COPY, SYSTEM, World, chunk_file
 
 CHECKOUT = MORPH.parent
 HELPER = CHECKOUT / "distbuild-helper"
@@ -167,7 +168,51 @@ class Network:
         """Names in the shared cache."""
         return {path.name for path in (self.home / "shared" / "artifacts").iterdir()}
 
+    def wait_for_app(self) -> Path:
+        """Wait until the chunk `app` is being built. Gives its log."""
+        log = self.world.root / "logs" / "build-step-app.log"
+
+        def has_begun() -> bool:
+            return log.exists() and b"\n" in log.read_bytes()
+
+        assert wait_until(has_begun, PATIENCE), self.logs()
+        return log
+
+    def find_id(self) -> str:
+        """The id of the build that was asked for last."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            found[:] = re.findall(r"Build (build-\w+): /", self.log("controller"))
+            return bool(found)
+
+        assert wait_until(is_there, PATIENCE), self.logs()
+        return found[-1]
+
     # Using
+
+    def change_app(self, *build: str) -> None:
+        """Give the chunk `app` other commands, without committing them."""
+        document = chunk_file("app", build=list(build), install=[COPY])
+        self.world.documents["chunks/app.morph"] = document
+        self.world.write()
+
+    def signal(self, name: str, number: int) -> None:
+        """To a program that was started here, and to all that it started itself."""
+        os.killpg(self.processes[name].child.pid, number)
+
+    def kill_and_restart(self, name: str) -> None:
+        """As a supervisor does it that finds a program gone."""
+        self.processes[name].kill()
+        if name.endswith("-helper"):
+            self.start_helper(name.removesuffix("-helper"))
+            return
+        # Helpers end with their daemon.
+        self.processes[f"{name}-helper"].child.wait(30)
+        if name == "controller":
+            self.start_controller()
+        else:
+            self.start_worker(self.workers.index(name))
 
     def initiator_settings(self) -> dict[str, str]:
         secret = self.settings.get("distbuild-secret-file")

@@ -8,13 +8,11 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 
 from distbuild.oldprotocol import encode_old
-from morphlib.process import wait_until
-from tests.commands.world import COPY, SYSTEM, World, chunk_file
-from tests.distbuild.network import PATIENCE, Meanwhile, Network
+from tests.commands.world import SYSTEM, World
+from tests.distbuild.network import Meanwhile, Network
 
 Networks = Callable[..., Network]
 
@@ -23,32 +21,6 @@ STEPS = ("shell", "base-devel", "base-runtime", "lib", "app", "top-runtime", "de
 
 def without_times(text: str) -> list[str]:
     return [re.sub(r"^\S+ \S+ ", "", line) for line in text.splitlines()]
-
-
-def change_app(world: World, *build: str) -> None:
-    """Give the chunk `app` other commands, without committing them."""
-    world.documents["chunks/app.morph"] = chunk_file("app", build=list(build), install=[COPY])
-    world.write()
-
-
-def find_id(network: Network) -> str:
-    found: list[str] = []
-
-    def is_there() -> bool:
-        found[:] = re.findall(r"Build (build-\w+): /", network.log("controller"))
-        return bool(found)
-
-    assert wait_until(is_there, PATIENCE), network.logs()
-    return found[-1]
-
-
-def wait_for_app(network: Network) -> Path:
-    """Wait until the chunk `app` is being built. Gives its log."""
-    log = network.world.root / "logs" / "build-step-app.log"
-    assert wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 0, PATIENCE), (
-        network.logs()
-    )
-    return log
 
 
 def test_a_system_is_built_by_others(networks: Networks, world: World) -> None:
@@ -60,7 +32,7 @@ def test_a_system_is_built_by_others(networks: Networks, world: World) -> None:
     lines = without_times(ran.out)
     worker = f"127.0.0.1:{network.ports['worker-0']}"
     begun = next(line for line in lines if line.startswith("Distbuild started"))
-    build = find_id(network)
+    build = network.find_id()
     assert begun == (
         f"Distbuild started with build request ID: {build}. To cancel, use `morph distbuild-cancel"
         f" {build}`."
@@ -90,7 +62,7 @@ def test_a_system_is_built_by_others(networks: Networks, world: World) -> None:
 def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, world: World) -> None:
     network = networks()
     network.build("base")
-    change_app(world, "echo changed")
+    network.change_app("echo changed")
     assert "Need to build 4/7 artifacts" in without_times(network.build().out)
     again = without_times(network.build().out)
     assert "Need to build 0/7 artifacts" in again
@@ -103,7 +75,7 @@ def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, worl
 
 def test_a_failure_is_told_with_its_reason(networks: Networks, world: World) -> None:
     network = networks()
-    change_app(world, "echo about to fail", "false")
+    network.change_app("echo about to fail", "false")
     ran = network.run("distbuild", SYSTEM)
     assert ran.status == 1
     assert "Build of app failed." in without_times(ran.out)
@@ -135,10 +107,10 @@ def test_unknown_components_build_nothing(networks: Networks) -> None:
 
 def test_builds_are_listed_and_cancelled(networks: Networks, world: World) -> None:
     network = networks()
-    change_app(world, "sleep 100")
+    network.change_app("sleep 100")
     building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
-    build = find_id(network)
-    wait_for_app(network)
+    build = network.find_id()
+    network.wait_for_app()
     listed = network.run("distbuild-list-jobs")
     assert "1 distbuild requests(s) currently in progress\n\nBuild request ID: " in listed.out
     assert re.search(rf"{build}\n  Initiator: 127.0.0.1:\d+\n  Repo: \S+\n  Ref: \w+\n", listed.out)
@@ -156,16 +128,16 @@ def test_builds_are_listed_and_cancelled(networks: Networks, world: World) -> No
         assert unknown.status == 1
         assert "Given build-request ID does not match any" in unknown.err
     # The worker is free again.
-    change_app(world, "true")
+    network.change_app("true")
     network.build()
 
 
 def test_a_build_goes_on_alone_and_can_be_followed_later(networks: Networks, world: World) -> None:
     network = networks()
-    change_app(world, "echo still here", "sleep 3")
+    network.change_app("echo still here", "sleep 3")
     ran = network.run("distbuild-start", SYSTEM)
     assert ran.status == 0, ran.out + ran.err
-    build = find_id(network)
+    build = network.find_id()
     assert f"build request ID: {build}." in ran.out
     followed = network.run("distbuild-attach", build)
     assert followed.status == 0, followed.out + followed.err
@@ -175,7 +147,7 @@ def test_a_build_goes_on_alone_and_can_be_followed_later(networks: Networks, wor
 
 def test_an_initiator_that_goes_takes_its_build_along(networks: Networks, world: World) -> None:
     network = networks()
-    change_app(world, "sleep 100")
+    network.change_app("sleep 100")
     world.commit()
     address = ("127.0.0.1", network.ports["controller"])
     with socket.create_connection(address) as peer, peer.makefile("rb") as file:
@@ -185,57 +157,21 @@ def test_an_initiator_that_goes_takes_its_build_along(networks: Networks, world:
         say |= {"ref": world.definitions.head, "morphology": SYSTEM}
         for message in ({**hello, "nonce": "0" * 32}, say):
             peer.sendall(json.dumps(message).encode() + b"\n")
-        find_id(network)
-    network.wait_for("controller", f"{find_id(network)}: Cancelled")
-
-
-@pytest.mark.parametrize("party", ["worker-0", "worker-0-helper", "controller-helper"])
-def test_a_party_that_is_killed_and_comes_back_costs_no_build(
-    networks: Networks, world: World, party: str
-) -> None:
-    network = networks()
-    change_app(world, "sleep 2")
-    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
-    wait_for_app(network)
-    network.processes[party].kill()
-    if party == "worker-0":
-        network.processes["worker-0-helper"].child.wait(30)  # it has nothing to help any more
-        network.start_worker(0)
-    else:
-        network.start_helper(party.removesuffix("-helper"))
-    ran = building.result()
-    assert ran.status == 0, ran.out + ran.err + network.logs()
+        network.find_id()
+    network.wait_for("controller", f"{network.find_id()}: Cancelled")
 
 
 def test_another_worker_takes_over(networks: Networks, world: World) -> None:
     network = networks(workers=2)
-    change_app(world, "sleep 3")
+    network.change_app("sleep 3")
     building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
-    step_log = wait_for_app(network)
+    step_log = network.wait_for_app()
     ports = {f"127.0.0.1:{network.ports[name]}": name for name in network.workers}
     first = ports[step_log.read_text().splitlines()[0].rpartition(" ")[2]]
     network.processes[first].kill()
     ran = building.result()
     assert ran.status == 0, ran.out + ran.err + network.logs()
     assert "Progress: Building app again: worker 127.0.0.1:" in ran.out
-
-
-def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks, world: World) -> None:
-    network = networks()
-    change_app(world, "sleep 5")
-    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
-    step_log = wait_for_app(network)
-    build = find_id(network)
-    network.processes["controller"].kill()
-    network.processes["controller-helper"].child.wait(30)
-    network.start_controller()
-    ran = building.result()
-    assert ran.status == 0, ran.out + ran.err + network.logs()
-    assert f"Taking up build {build} of systems/demo.morph again" in network.log("controller")
-    # What was being built went on, and was not begun a second time.
-    assert "app is already building on 127.0.0.1:" in ran.out
-    assert ran.out.count("Started building app on") == 1
-    assert step_log.read_text().count("sleep 5") <= 1
 
 
 def test_an_old_initiator_understands_the_answer(networks: Networks) -> None:

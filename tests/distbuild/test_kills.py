@@ -1,0 +1,109 @@
+"""Each party is killed at each stage of a build, and started again. The build succeeds."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from morphlib.process import wait_until
+from tests.commands.world import SYSTEM
+from tests.distbuild.network import PATIENCE, Meanwhile, Network
+
+Networks = Callable[..., Network]
+
+
+@contextmanager
+def graphing(network: Network) -> Iterator[Meanwhile]:
+    """A build whose graph is being computed, by a helper that is held up."""
+    network.signal("controller-helper", signal.SIGSTOP)
+    helper = network.processes["controller-helper"]
+    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    network.find_id()
+    # It goes on only to find that the other side is gone.
+    helper.child.send_signal(signal.SIGCONT)
+    yield building
+
+
+@contextmanager
+def building(network: Network) -> Iterator[Meanwhile]:
+    """A build of which a chunk is being built."""
+    network.change_app("sleep 3")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    network.wait_for_app()
+    yield running
+
+
+@contextmanager
+def transferring(network: Network) -> Iterator[Meanwhile]:
+    """A build of which a result is on its way into the shared cache, which is held up."""
+    network.signal("shared-write", signal.SIGSTOP)
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    artifacts = network.home / "worker" / "artifacts"
+    found = lambda: any(artifacts.glob("*.chunk.shell-runtime"))  # noqa: E731
+    assert wait_until(found, PATIENCE), network.logs()
+    assert wait_until(lambda: "Finished build of demo" in shell_log(network), PATIENCE)
+    yield running
+    network.signal("shared-write", signal.SIGCONT)
+
+
+def shell_log(network: Network) -> str:
+    return (network.world.root / "logs" / "build-step-shell.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stage", "party"),
+    [
+        (graphing, "controller-helper"),
+        (graphing, "controller"),
+        (graphing, "worker-0"),
+        (building, "controller-helper"),
+        (building, "worker-0"),
+        (building, "worker-0-helper"),
+        (transferring, "controller"),
+        (transferring, "worker-0"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_party_that_is_killed_costs_no_build(
+    networks: Networks, stage: Callable[[Network], AbstractContextManager[Meanwhile]], party: str
+) -> None:
+    network = networks()
+    with stage(network) as running:
+        network.kill_and_restart(party)
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+
+
+def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> None:
+    network = networks()
+    network.change_app("sleep 5")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    step_log = network.wait_for_app()
+    build = network.find_id()
+    network.kill_and_restart("controller")
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    assert f"Taking up build {build} of systems/demo.morph again" in network.log("controller")
+    # What was being built went on, and was not begun a second time.
+    assert "app is already building on 127.0.0.1:" in ran.out
+    assert ran.out.count("Started building app on") == 1
+    assert step_log.read_text().count("sleep 5") <= 1
+
+
+def test_a_build_that_nobody_comes_back_for_after_a_restart_is_still_known(
+    networks: Networks,
+) -> None:
+    network = networks()
+    network.change_app("sleep 100")
+    ran = network.run("distbuild-start", SYSTEM)
+    assert ran.status == 0, ran.out + ran.err
+    build = network.find_id()
+    network.kill_and_restart("controller")
+    status = network.run("distbuild-status", build)
+    assert "  System build: systems/demo.morph\n  Build status: " in status.out
+    assert network.run("distbuild-cancel", build).status == 0
+    listed = network.run("distbuild-list-jobs")
+    assert "0 distbuild requests(s) currently in progress" in listed.out

@@ -9,7 +9,7 @@ from uuid import uuid5
 from morphlib.errors import MorphError, Reason
 from morphlib.images.ext4 import DEBUGFS, E2FSCK, MKE2FS, SMALLEST, Identity, fill_ext4, make_ext4
 from morphlib.images.programs import check_there
-from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.entries import read_entries
 from morphlib.writeexts.ext4tree import geometry, script_for
 from morphlib.writeexts.extension import WriteExtension
@@ -37,7 +37,10 @@ class WriteExt4(WriteExtension):
         Nothing is mounted, so this needs no root. Equal systems give equal bytes, UUID included; no
         time in it is later than that of SOURCE_DATE_EPOCH.
         """
-    location_help = "Path of the image, relative to the definitions if not starting with /."
+    location_help = """
+        Path of the image, relative to the definitions if not starting with /; directories on the
+        way are made.
+        """
     wrong_mode = "Cannot upgrade an ext4 image: deploy it anew."
     parameters = (DISK_SIZE, LABEL)
 
@@ -52,6 +55,7 @@ class WriteExt4(WriteExtension):
         source_date(given.environment)
         if Path(location).exists() and not Path(location).is_file():
             raise MorphError(f"{location} is there and no file", reason=Reason.DEPLOY)
+        check_new_file(Path(location))
 
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         self.check(location, given)
@@ -59,7 +63,10 @@ class WriteExt4(WriteExtension):
         entries = read_entries(tree.root, self.devices, newest=time)
         label = given[LABEL]
         identity = Identity(uuid5(identify(tree, given, self.devices), label), label, time)
-        with tempfile.TemporaryDirectory() as values, new_file(Path(location)) as part:
+        with (
+            tempfile.TemporaryDirectory() as values,
+            new_file(Path(location), parents=True) as part,
+        ):
             script = script_for(entries, Path(values))
             make_ext4(part, geometry(entries, given[DISK_SIZE]), identity)
             fill_ext4(part, script, identity)

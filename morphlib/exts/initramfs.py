@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.parameters import Parameters
@@ -26,6 +26,9 @@ class WriteInitramfs(WriteExtension):
         """
     location_help = "Path of the file; directories on the way are made."
     wrong_mode = "Cannot upgrade an initramfs: deploy it anew."
+
+    def check(self, location: str, given: Parameters) -> None:
+        check_new_file(Path(location))
 
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         # No name and no time: equal trees give equal files.

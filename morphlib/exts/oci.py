@@ -83,7 +83,10 @@ class WriteOci(WriteExtension):
 
         To load it: `podman load --input LOCATION`, or `skopeo copy oci-archive:LOCATION ...`.
         """
-    location_help = "Path of the archive, relative to the definitions if not starting with /."
+    location_help = """
+        Path of the archive, relative to the definitions if not starting with /; directories on the
+        way are made.
+        """
     wrong_mode = "Cannot upgrade an OCI image: deploy it anew."
     parameters = (
         NAME,
@@ -112,7 +115,7 @@ class WriteOci(WriteExtension):
         self.check(location, given)
         time = source_date(given.environment)
         config = image_config(tree, given, time)
-        with new_file(Path(location)) as part, part.open("w+b") as out:
+        with new_file(Path(location), parents=True) as part, part.open("w+b") as out:
             archive = OciArchive(out, time)
             layers = self._write_layers(archive, tree, given[COMPRESSION], time)
             created = as_text(time)

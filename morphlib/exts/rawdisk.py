@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from morphlib.errors import MorphError, Reason
+from morphlib.writeexts.aside import check_way
 from morphlib.writeexts.disks import is_block_device, open_disk
 from morphlib.writeexts.extension import Upgrades, WriteExtension
 from morphlib.writeexts.imageparameters import IMAGE_PARAMETERS, VERSION_LABEL
@@ -115,11 +116,7 @@ def _check_new(image: Path) -> None:
             f"Target {image} already exists. Use `morph upgrade` to upgrade the system in it, or "
             "remove it first"
         )
-    # Of an image inside another system, nothing of the way is there before that is unpacked.
-    above = next(path for path in image.absolute().parents if os.path.lexists(path))
-    if not above.is_dir():
-        raise _error(f"can't write {image}: {above} is not a directory")
-    _check_writable(above)
+    check_way(image)
 
 
 def _check_writable(path: Path) -> None:

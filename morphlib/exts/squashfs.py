@@ -54,7 +54,10 @@ class WriteSquashfs(WriteExtension):
 
         Equal systems give equal bytes; no time in it is later than that of SOURCE_DATE_EPOCH.
         """
-    location_help = "Path of the image, relative to the definitions if not starting with /."
+    location_help = """
+        Path of the image, relative to the definitions if not starting with /; directories on the
+        way are made.
+        """
     wrong_mode = "Cannot upgrade a squashfs image: deploy it anew."
     parameters = (COMPRESSION, BLOCK_SIZE)
 
@@ -70,7 +73,7 @@ class WriteSquashfs(WriteExtension):
 
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         self.check(location, given)
-        with new_file(Path(location)) as part:
+        with new_file(Path(location), parents=True) as part:
             write_squashfs(
                 tree.root,
                 part,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from morphlib.process import run
-from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.parameters import Parameters
@@ -21,12 +22,24 @@ class WriteTar(WriteExtension):
         and names that start with `./`, sorted. An existing file is replaced when the new one is
         whole.
         """
-    location_help = "Path of the tar file, relative to the definitions if it does not start with /."
+    location_help = """
+        Path of the tar file, relative to the definitions if it does not start with /; directories
+        on the way are made.
+        """
     wrong_mode = "Cannot upgrade a tar file deployment."
 
+    def check(self, location: str, given: Parameters) -> None:
+        check_new_file(Path(location))
+
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
-        with new_file(Path(location)) as part:
-            write_tar(tree.root, part, self.devices)
+        with new_file(Path(location), parents=True) as part:
+            if part.is_file():
+                write_tar(tree.root, part, self.devices)
+                return
+            # Device nodes are added at the end, for which tapes and pipes can't be read again.
+            with tempfile.NamedTemporaryFile() as whole, part.open("wb") as out:
+                write_tar(tree.root, Path(whole.name), self.devices)
+                shutil.copyfileobj(whole, out)
 
 
 def write_tar(root: Path, archive: Path, devices: Mapping[str, Device]) -> None:

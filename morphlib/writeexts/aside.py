@@ -35,8 +35,9 @@ def new_file(
     the way are made (and stay). Without `replace`, it is an error if `target` is there, also if it
     appears meanwhile. Raises MorphError if `target` can't be written.
     """
-    check_new_file(target)
     found = _mode(target)
+    if found is not None and stat.S_ISDIR(found):
+        raise _taken(target, "it is a directory")
     if found is not None and not replace:
         raise _taken(target, _THERE)
     if found is not None and not stat.S_ISREG(found):
@@ -60,13 +61,29 @@ def new_file(
 
 
 def check_new_file(target: Path) -> None:
-    """Refuse early what `new_file` would refuse. Its directory may not be there yet.
-
-    Raises MorphError.
-    """
+    """Refuse early what `new_file` with `parents` would refuse. Raises MorphError."""
     found = _mode(target)
     if found is not None and stat.S_ISDIR(found):
         raise _taken(target, "it is a directory")
+    if found is None or stat.S_ISREG(found):
+        check_way(target)
+
+
+def check_way(target: Path) -> None:
+    """Refuse a place beside which nothing can be written, or that no directories can be made for.
+
+    Of a place inside another system, nothing of the way is there before that is unpacked. Raises
+    MorphError.
+    """
+    try:
+        place = target.resolve()
+        above = next(path for path in (*place.parents, place) if os.path.lexists(path))
+    except (OSError, RuntimeError) as error:
+        raise _failure(target, error) from error
+    if not above.is_dir():
+        raise MorphError(f"can't write {target}: {above} is not a directory", reason=Reason.DEPLOY)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise MorphError(f"can't write {above}: Permission denied", reason=Reason.DEPLOY)
 
 
 @contextmanager
@@ -150,6 +167,7 @@ def _place(target: Path, *, parents: bool) -> Path:
     try:
         place = target.resolve()
         if parents:
+            check_way(target)
             place.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of symlinks
         raise _failure(target, error) from error

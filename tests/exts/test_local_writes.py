@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exts.programs import fail, succeed
+from tests.exts.programs import NOBODY, fail, succeed
 
 
 @pytest.fixture
@@ -75,11 +76,46 @@ def test_a_location_like_a_remote_host_is_a_file(full: Path, tmp_path: Path) -> 
 
 
 def test_a_failed_write_leaves_what_was_there(full: Path, tmp_path: Path) -> None:
-    fail("tar.write", full, tmp_path / "missing" / "out.tar")
-    assert not (tmp_path / "missing").exists()
     (tmp_path / "directory").mkdir()
     fail("tar.write", full, tmp_path / "directory")
     assert not list((tmp_path / "directory").iterdir())
+
+
+LOCAL = ["tar", "sysroot", "initramfs", "squashfs", "ext4", "oci"]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_locations_are_checked(name: str, full: Path, tmp_path: Path) -> None:
+    """Before anything is unpacked; directories on the way are made."""
+    (tmp_path / "file").write_text("x")
+    succeed(f"{name}.check", tmp_path / "a" / "b" / "out")
+    assert not (tmp_path / "a").exists()
+    shutil.rmtree(full / "dev")
+    succeed(f"{name}.write", full, tmp_path / "a" / "b" / "out", env={"MORPH_ARCH": "x86_64"})
+    assert (tmp_path / "a" / "b" / "out").exists()
+    said = f"{tmp_path}/file is not a directory"
+    assert said in fail(f"{name}.check", tmp_path / "file" / "b" / "out")
+    (tmp_path / "circle").symlink_to("circle")
+    assert f"can't write {tmp_path}/circle" in fail(f"{name}.check", tmp_path / "circle" / "out")
+    user = NOBODY if os.geteuid() == 0 else None
+    assert "can't write /: Permission denied" in fail(
+        f"{name}.check", "/none/out", user=user, cwd=Path("/")
+    )
+
+
+def test_a_sysroot_is_not_the_machine_itself() -> None:
+    for place in ("/", "/..", "/tmp/.."):
+        assert "not written over" in fail("sysroot.check", place)
+
+
+def test_tar_writes_to_what_is_no_file(full: Path, table: dict[str, str], tmp_path: Path) -> None:
+    succeed("tar.write", full, tmp_path / "file", env=table)
+    succeed("tar.write", full, "/dev/null", env=table)
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        succeed("tar.write", full, tmp_path / "pipe", env=table)
+        assert reader.stdout is not None
+        assert reader.stdout.read() == (tmp_path / "file").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["tar", "sysroot", "initramfs"])

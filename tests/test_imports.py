@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "architecture": GROUND,
     "version": GROUND,
     "cache": GROUND,
-    "writeexts": GROUND | {"architecture", "rooted", "cache", "images"},
+    "writeexts": GROUND | {"architecture", "credentials", "rooted", "cache", "images"},
     "exts": GROUND | {"architecture", "rooted", "cache", "writeexts", "images"},
     "util": GROUND | {"writeexts"},
     "definitions": BELOW_STAGES,

@@ -54,10 +54,11 @@ def deploy(session: Session, arguments: Sequence[str], command: str, *, upgrade:
         if session.settings.plan:
             from morphlib.deploy.planview import plan_as_data, plan_as_text
 
+            secret = _secrets(task)
             if session.settings.json:
-                session.print_json(plan_as_data(task.plan))
+                session.print_json(plan_as_data(task.plan, secret))
             else:
-                session.print(plan_as_text(task.plan))
+                session.print(plan_as_text(task.plan, secret))
             return
         _carry_out(session, task, stack, log)
 
@@ -154,7 +155,22 @@ def _carry_out(session: Session, task: _Task, stack: ExitStack, log: int) -> Non
         session.warn("This was a partial deployment. Configuration extensions have not been run.")
 
 
+def _secrets(task: _Task) -> frozenset[str]:
+    """The parameters that extensions of a plan call secret."""
+    from morphlib.deploy.help import secret_parameters
+    from morphlib.deploy.prepare import extension_names
+
+    systems = {path: _load_system(task.source, path) for path in task.plan.systems}
+    names = {
+        name
+        for deployment in task.plan.walk()
+        for name in extension_names(deployment, systems[deployment.system])
+    }
+    return frozenset[str]().union(*(secret_parameters(task.root, name) for name in names))
+
+
 def _load_system(source: DefinitionsSource, path: str) -> System:
     system = load_morphology(source.reader, path)
-    assert isinstance(system, System), "a graph was made of it"
+    if not isinstance(system, System):
+        raise MorphError(f"{path} is no system", reason=Reason.DEFINITION)
     return system

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,13 @@ def needed_keys(plan: DeployPlan, supplies: Supplies) -> set[str]:
     return keys
 
 
+def extension_names(deployment: Deployment, system: System) -> Iterator[str]:
+    """NAME.KIND of the extensions that have parameters of a deployment of a system."""
+    yield f"{deployment.type}.{ExtensionKind.WRITE}"
+    for name in system.configuration_extensions:
+        yield f"{name}.{ExtensionKind.CONFIGURE}"
+
+
 @dataclass(slots=True)
 class _Preparing:
     supplies: Supplies
@@ -96,7 +103,7 @@ class _Preparing:
             check=check,
             configure=configure,
             write=write,
-            secret=self._secret([write, *configure]),
+            secret=self._secret(deployment, system),
             content=content,
             subsystems=tuple(each for each in subsystems if each is not None),
             wants_layers=wants_layers(self.supplies.root, write.full_name),
@@ -116,11 +123,12 @@ class _Preparing:
             return None
         return extension
 
-    def _secret(self, extensions: Iterable[Extension]) -> frozenset[str]:
+    def _secret(self, deployment: Deployment, system: System) -> frozenset[str]:
+        """Configure extensions count also where they are not run: the parameters are there."""
         names: set[str] = set()
-        for extension in extensions:
+        for name in extension_names(deployment, system):
             try:
-                names |= secret_parameters(self.supplies.root, extension.full_name)
+                names |= secret_parameters(self.supplies.root, name)
             except MorphError as error:
                 self._note(error)
         return frozenset(names)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping
 
-#: Names of variables whose values are nobody's business.
-SECRET = re.compile(r"password|passwd|token|secret|credential|private_?key|api_?key", re.IGNORECASE)
+from morphlib.credentials import hide_credentials, hide_passwords
 
 
 def status(msg: str, **fields: object) -> None:
@@ -41,8 +39,6 @@ def set_up_logging(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def masked(environment: Mapping[str, str], secret: frozenset[str] = frozenset()) -> dict[str, str]:
-    """An environment that can be logged: secrets are replaced by asterisks."""
-    return {
-        name: "*****" if name in secret or SECRET.search(name) else value
-        for name, value in environment.items()
-    }
+    """An environment that can be logged, with placeholders for secrets."""
+    shown = hide_passwords(environment, secret)
+    return {name: hide_credentials(value) for name, value in shown.items()}

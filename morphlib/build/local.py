@@ -50,6 +50,7 @@ from morphlib.sources.pool import fetch_sources
 UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
 _FETCHERS = 4
 _DOWNLOADS = 4  # sources whose artifacts are fetched at a time
+_UPLOADS = 4  # sources that are sent at a time
 _POLL = 0.1  # seconds between looks at what another process builds
 
 
@@ -131,6 +132,8 @@ class LocalBuild:
         self._problems: set[str] = set()
         self._downloads: set[str] = set()
         self._sending: set[str] = set()
+        self._sends = context.push is not None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._to_send: list[Source] = []
         self._lost_keys: set[str] = set()  # of what the server has, but could not give
         reached = self.graph.reachable(plan.targets)
@@ -194,8 +197,14 @@ class LocalBuild:
             stack.callback(self._release_all)
             stack.callback(os.close, wakeup)
             stack.callback(os.close, self._wake)
-            fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
-            stack.callback(fetchers.shutdown, wait=True, cancel_futures=True)
+            # Each has threads of its own: a slow server must not keep sources from being fetched.
+            for name, count in (
+                ("source", _FETCHERS),
+                ("artifacts", _DOWNLOADS),
+                ("sent", _UPLOADS),
+            ):
+                threads = self._threads[name] = ThreadPoolExecutor(count, thread_name_prefix=name)
+                stack.callback(threads.shutdown, wait=True, cancel_futures=True)
             for server in (self.context.remote, self.context.push):
                 if server is not None:
                     stack.callback(server.stop)
@@ -209,14 +218,14 @@ class LocalBuild:
                     estimate=self._expected_time(slots),
                 )
             )
-            self._loop(builders, fetchers, wakeup)
+            self._loop(builders, wakeup)
 
-    def _loop(self, builders: list[Builder], fetchers: ThreadPoolExecutor, wakeup: int) -> None:
+    def _loop(self, builders: list[Builder], wakeup: int) -> None:
         while True:
             self._look_at_waiting()
-            self._start_fetches(fetchers)
+            self._start_fetches()
             self._dispatch(builders)
-            self._send(fetchers)
+            self._send()
             if not self.schedule.running and not self._sending:
                 return
             elsewhere = self._waiting.keys() | self._downloads
@@ -232,9 +241,9 @@ class LocalBuild:
                     self._handle(builder, message)
             self._collect_fetched(wakeup)
 
-    def _start_fetches(self, fetchers: ThreadPoolExecutor) -> None:
+    def _start_fetches(self) -> None:
         while not self._stopping and (task := self.schedule.take("fetch")) is not None:
-            fetchers.submit(self._fetch, task.id)
+            self._threads["source"].submit(self._fetch, task.id)
         while not self._stopping and len(self._downloads) < _DOWNLOADS:
             task = self.schedule.take("download")
             if task is None:
@@ -245,7 +254,7 @@ class LocalBuild:
                 for name in source.artifacts:
                     text = f"Fetching to local cache: artifact {name}"
                     self.listener(events.Status(text=text, source=source.name))
-                fetchers.submit(self._download, source)
+                self._threads["artifacts"].submit(self._download, source)
 
     def _fetch(self, task_id: str) -> None:
         """In a thread: bring a chunk's sources into the mirrors."""
@@ -319,13 +328,13 @@ class LocalBuild:
 
     # Uploads
 
-    def _send(self, fetchers: ThreadPoolExecutor) -> None:
+    def _send(self) -> None:
         """Let a cache server have what was built since, where that is wanted."""
         while self._to_send:
             source = self._to_send.pop()
-            if self.context.push is not None and not self.context.push.is_dead:
+            if self._sends:
                 self._sending.add(source.id)
-                fetchers.submit(self._push, source)
+                self._threads["sent"].submit(self._push, source)
 
     def _push(self, source: Source) -> None:
         """In a thread: send a source's artifacts."""
@@ -343,9 +352,10 @@ class LocalBuild:
 
     def _sent(self, fetched: _Fetched) -> None:
         self._sending.discard(fetched.source)
-        push = self.context.push
-        if fetched.error is not None and push is not None and not push.is_dead:
-            push.stop()
+        if fetched.error is not None and self._sends:
+            self._sends = False
+            assert self.context.push is not None
+            self.context.push.stop()
             text = f"{fetched.error.message}; nothing more is sent there"
             self.listener(events.Status(text=text, level="warning"))
 

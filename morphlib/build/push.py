@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from morphlib.cache.failures import explain_failure
@@ -20,7 +21,8 @@ _UPLOADS = 4  # sources that are sent at a time
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """Ids of sources: those that were sent, those that the server had, and what went wrong."""
+    """Ids of sources: those that were sent, those that the server had, and what went wrong with
+    others. Those that are in none of these were not tried, as the server failed before."""
 
     sent: tuple[str, ...]
     there: tuple[str, ...]
@@ -50,29 +52,39 @@ def push_sources(
     ordered = tuple(sources)
     there = remote.ask([name for source in ordered for name in source.filenames()])
     missing = [source for source in ordered if not there.issuperset(source.filenames())]
+    sent: set[str] = set()
     failed: dict[str, MorphError] = {}
 
     def push(source: Source) -> None:
+        if remote.is_dead:
+            return
         try:
             push_source(store, remote, source)
+            sent.add(source.id)
         except MorphError as error:
-            failed[source.id] = error
+            if not (remote.is_dead and failed):  # one is enough
+                failed[source.id] = error
 
     with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="push") as threads:
+        running: deque[Future[None]] = deque()
         try:
             for number, source in enumerate(missing, 1):
+                if len(running) == _UPLOADS:
+                    running.popleft().result()  # told as it is sent, not all at the beginning
+                if remote.is_dead:
+                    break
                 text = f"Sending {source.kind} {source.name} to {remote.url}"
-                running = threads.submit(push, source)
                 listener(Status(text=f"[{number}/{len(missing)}] {text}", source=source.name))
-                if number % _UPLOADS == 0:
-                    running.result()  # told as it is sent, not all at the beginning
+                running.append(threads.submit(push, source))
+            for each in running:
+                each.result()
         except BaseException:
             remote.stop()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
     wanted = {source.id for source in missing}
     return PushReport(
-        sent=tuple(s.id for s in missing if s.id not in failed),
+        sent=tuple(s.id for s in missing if s.id in sent),
         there=tuple(s.id for s in ordered if s.id not in wanted),
         failed=failed,
     )

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from urllib3 import BaseHTTPResponse, PoolManager
 
+    from morphlib.cache.connections import Sockets
+
 # The library that makes requests takes longer to import than many runs take: it is imported where a
 # request is made.
 
@@ -55,6 +57,9 @@ class Patience:
     pause: float = 0.25  # before the second attempt, and twice as long before each further one
     slow_after: float = 60.0
     slowest: int = 1024
+
+    def is_too_slow(self, size: int, took: float) -> bool:
+        return took > self.slow_after and size < took * self.slowest
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,7 @@ class RemoteArtifacts:
         patience: Patience | None = None,
     ) -> None:
         """Raises MorphError unless the URL is one of http or https."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not _is_server(url):
             raise MorphError(
                 f"{url} is not a url of a cache server",
                 reason=Reason.CONFIG,
@@ -97,7 +101,7 @@ class RemoteArtifacts:
         self._patience = patience or Patience()
         self._guard = threading.Lock()
         self._pool: PoolManager | None = None
-        self._live: set[BaseHTTPResponse] = set()
+        self._sockets: Sockets | None = None
         self._is_dead = False
 
     @property
@@ -106,12 +110,11 @@ class RemoteArtifacts:
         return self._is_dead
 
     def stop(self) -> None:
-        """Ask no more; transfers that run fail at once."""
+        """Ask no more; what is being asked, fetched or sent fails at once."""
         with self._guard:
             self._is_dead = True
-            live = list(self._live)
-        for response in live:
-            response.shutdown()
+            if self._sockets is not None:
+                self._sockets.cut()
 
     # What is there
 
@@ -205,14 +208,17 @@ class RemoteArtifacts:
             status, reply = self._ask(
                 "POST", f"/1.0/sources/{quote(key)}", body=body, headers=headers, attempts=2
             )
-        except OSError as error:
+        except ConnectionError as error:
+            self.stop()  # or it would be waited for with each further source
+            raise _not_sent(key, self.url, str(error), "Does the server run?") from error
+        except (OSError, ValueError) as error:
             raise _not_sent(key, self.url, str(error)) from error
         if status not in (200, 201):
             raise _not_sent(key, self.url, _why(status, reply))
 
     def _stage(self, path: Path, digest: str) -> None:
         target = f"/1.0/uploads/{digest}"
-        if self._ask("GET", target)[0] == 200:
+        if self._ask("GET", target, attempts=self._patience.attempts)[0] == 200:
             return
         headers = {"Content-Type": "application/octet-stream"}
         for pause in self._pauses():
@@ -243,15 +249,26 @@ class RemoteArtifacts:
             time.sleep(pause)
             try:
                 with self._open(method, target, body=body, headers=headers) as response:
-                    reply = response.read(_MAX_REPLY + 1)
-                    if len(reply) > _MAX_REPLY:
-                        raise ValueError("the reply is too long")
-                    return response.status, reply
+                    return response.status, self._read_all(response)
             except OSError as error:
                 last = error
+                if self._is_dead:
+                    break
                 if hasattr(body, "seek"):
                     body.seek(0)
         raise last
+
+    def _read_all(self, response: BaseHTTPResponse) -> bytes:
+        since = time.monotonic()
+        reply = bytearray()
+        while block := response.read1(_BLOCK):
+            reply += block
+            if len(reply) > _MAX_REPLY:
+                raise ValueError("the reply is too long")
+            took = time.monotonic() - since
+            if self._patience.is_too_slow(len(reply), took):
+                raise ConnectionError(f"it is too slow: {len(reply)} bytes in {took:.0f} s")
+        return bytes(reply)
 
     @contextmanager
     def _open(
@@ -273,30 +290,30 @@ class RemoteArtifacts:
                 redirect=False,
                 preload_content=False,
             )
-            with self._guard:
-                self._live.add(response)
             try:
                 yield response
-                response.drain_conn()
             except BaseException:
                 response.close()
                 raise
             finally:
-                with self._guard:
-                    self._live.discard(response)
                 response.release_conn()
         except HTTPError as error:
             raise ConnectionError(_plain(error)) from error
 
     def _pool_of(self) -> PoolManager:
-        from urllib3 import PoolManager, Timeout
+        from morphlib.cache.connections import Sockets, make_pool
 
         with self._guard:
+            if self._is_dead:
+                raise ConnectionError("it is left alone since something failed")
             if self._pool is None:
-                patience = self._patience
-                timeout = Timeout(connect=patience.connect, read=patience.read)
-                self._pool = PoolManager(
-                    maxsize=_CONNECTIONS, block=True, timeout=timeout, **self._tls()
+                self._sockets = Sockets()
+                self._pool = make_pool(
+                    self._sockets,
+                    connections=_CONNECTIONS,
+                    connect=self._patience.connect,
+                    read=self._patience.read,
+                    **self._tls(),
                 )
             return self._pool
 
@@ -375,6 +392,8 @@ class _Transfer:
             self._file.write(block)
             self._hash.update(block)
             self._size += len(block)
+            if self._size > total:
+                raise _Refused(self.name, f"the server sends more than the {total} bytes it told")
             self._check_pace()
         self._file.flush()
         if self._size != total:
@@ -408,7 +427,7 @@ class _Transfer:
 
     def _check_pace(self) -> None:
         took = self._clock() - self._since
-        if took > self._patience.slow_after and self._size < took * self._patience.slowest:
+        if self._patience.is_too_slow(self._size, took):
             raise _Refused(self.name, f"the server is too slow: {self._size} bytes in {took:.0f} s")
 
 
@@ -417,6 +436,14 @@ class _Refused(MorphError):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"can't fetch {name}: {why}", reason=Reason.CACHE)
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as brackets that are not closed
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _artifact(name: str) -> str:
@@ -445,10 +472,11 @@ def _failed(name: str, url: str, why: str) -> MorphError:
     )
 
 
-def _not_sent(key: str, url: str, why: str) -> MorphError:
+def _not_sent(key: str, url: str, why: str, hint: str = "") -> MorphError:
     return MorphError(
         f"can't send what was built as {key[:12]} to {url}: {why}",
         reason=Reason.CACHE,
-        hint="Does the server let you write? It has to run with --enable-writes, and wants a token "
+        hint=hint
+        or "Does the server let you write? It has to run with --enable-writes, and wants a token "
         "unless it is for its own machine alone.",
     )

@@ -51,8 +51,9 @@ def run(session: Session, arguments: Sequence[str]) -> None:
                 hint="Build it first: morph build " + " ".join(arguments),
             )
         report = push_sources(context.store, server, here, session.listener)
-    session.status(
-        f"Sent {len(report.sent)} to {server.url}; {len(report.there)} were there, "
-        f"{len(reached) - len(here)} were not built here"
-    )
+    text = f"Sent {len(report.sent)} to {server.url}; {len(report.there)} were there, "
+    text += f"{len(reached) - len(here)} were not built here"
+    if left := len(here) - len(report.there) - len(report.sent):
+        text += f", {left} could not be sent"
+    session.status(text)
     raise_all(report.failed.values())

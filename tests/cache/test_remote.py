@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from morphlib.cache.digests import format_digest
 from morphlib.cache.remote import Patience, RemoteArtifacts
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Status
@@ -186,6 +189,75 @@ def test_a_transfer_ends_when_it_is_stopped(server: FickleServer, tmp_path: Path
     assert len(failures) == 1
 
 
+@contextmanager
+def dripping(first: bytes, drip: bytes, pause: float) -> Iterator[str]:
+    """A server that reads nothing and never ends. Gives its URL."""
+    is_over = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(first)
+            while not is_over.wait(pause):
+                connection.sendall(drip)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n["])
+def test_a_reply_that_comes_in_drips_is_not_waited_for(first: bytes) -> None:
+    patience = Patience(read=0.3, slow_after=0.3)
+    before = set(threading.enumerate())
+    with dripping(first, b" ", 0.05) as url:
+        client = Client(url, patience)
+        began = time.monotonic()
+        assert client.find([NAME]) == frozenset()
+        assert time.monotonic() - began < 5
+    assert len(client.warnings) == 1
+    assert set(threading.enumerate()) <= before  # builders are forked next
+
+
+def test_more_than_was_told_is_not_taken(tmp_path: Path) -> None:
+    first = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\n"
+    first += b"Repr-Digest: " + format_digest("0" * 64).encode() + b"\r\n\r\n"
+    with dripping(first, b"8\r\n" + b"x" * 8 + b"\r\n", 0.01) as url:
+        client = Client(url)
+        assert "more than the 10 bytes" in fail(client, tmp_path / "f").message
+    assert client.is_dead
+
+
+@pytest.mark.parametrize("what", ["fetch", "upload"])
+def test_what_waits_for_a_silent_server_ends_when_it_is_stopped(tmp_path: Path, what: str) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(bytes(50_000_000))
+    failures: list[MorphError] = []
+
+    def run() -> None:
+        with pytest.raises(MorphError) as caught:
+            if what == "fetch":
+                client.fetch(NAME, tmp_path / "f")
+            else:
+                client.upload(KEY, {NAME: (big, "0" * 64)})
+        failures.append(caught.value)
+
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n" if what == "upload" else b""
+    with dripping(answer, b"", 0.05) as url:
+        client = Client(url, Patience(connect=60, read=60))
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+        client.stop()
+        thread.join(15)
+        assert time.monotonic() - began < 3
+    assert len(failures) == 1
+
+
 @pytest.mark.parametrize("reply", [b"", b"[]", b"nonsense", b"[" * 100_000])
 def test_replies_that_are_none(reply: bytes) -> None:
     """What is no JSON object means that nothing is there."""
@@ -208,7 +280,9 @@ def test_replies_that_are_none(reply: bytes) -> None:
     assert len(client.warnings) == 1
 
 
-@pytest.mark.parametrize("url", ["ftp://host/", "file:///etc", "http:///", "host:8080"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/", "file:///etc", "http:///", "host:8080", "http://[x"]
+)
 def test_urls_of_no_server(url: str) -> None:
     with pytest.raises(MorphError) as caught:
         RemoteArtifacts(url)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,74 @@ def test_interrupted_fetch_does_not_wait_for_the_server(trove: Trove) -> None:
     assert ran.status == 255
     assert "interrupted" in ran.err
     _assert_nothing_left(trove)
+
+
+def _silent(server: socket.socket, answers: list[bytes], waits: threading.Event) -> None:
+    """Answer so many requests, and take the next without an answer."""
+    held = []
+    with contextlib.suppress(OSError):
+        while not waits.is_set():
+            connection, _ = server.accept()
+            held.append(connection)
+            while answers:
+                request = connection.recv(1 << 20)
+                if not request:
+                    break
+                answer = answers.pop(0)
+                if answer == b"ALL":
+                    while not request.endswith(b"]"):
+                        request += connection.recv(1 << 20)
+                    names = json.loads(request.partition(b"\r\n\r\n")[2])
+                    body = json.dumps(dict.fromkeys(names, True)).encode()
+                    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                connection.sendall(answer)
+            else:
+                connection.recv(1 << 16)
+                waits.set()
+        server.accept()  # until the server is closed
+    for each in held:
+        each.close()
+
+
+@contextlib.contextmanager
+def _silent_server(*answers: bytes) -> Iterator[tuple[str, threading.Event]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        waits = threading.Event()
+        thread = threading.Thread(target=_silent, args=(server, list(answers), waits))
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/", waits
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+_NOTHING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+_NONE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize("what", ["download", "push", "push-artifacts"])
+def test_interrupt_does_not_wait_for_a_cache_server(trove: Trove, what: str) -> None:
+    trove.chunk("one", build=["true"])
+    trove.write()
+    command, setting, answers = {
+        "download": ("build", "artifact-cache-server", [b"ALL"]),
+        "push": ("build", "share-server", [_NOTHING]),
+        "push-artifacts": ("push-artifacts", "share-server", [_NONE, _NOTHING]),
+    }[what]
+    if what == "push-artifacts":
+        trove.build()
+    with _silent_server(*answers) as (url, waits):
+        trove.settings[setting] = url
+        trove.write()
+        process = trove.start(command, "systems/sys.morph")
+        assert waits.wait(20)
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        ran = finish(process, 6)
+    assert ran.status == 255
+    assert "interrupted" in ran.err
+    assert "Traceback" not in ran.err
+    _assert_nothing_left(trove)
+    _assert_nothing_half_written(trove)
 
 
 def test_nohup_is_respected(trove: Trove) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,29 @@ def test_no_build_fails_for_a_server_that_takes_nothing(
     warnings = [e.text for e in ran.events if isinstance(e, Status) and e.level == "warning"]
     (warning,) = [text for text in warnings if server.url.rstrip("/") in text]
     assert "nothing more is sent there" in warning
+
+
+def test_a_server_that_dies_is_one_error(two_chunks: Trove) -> None:
+    two_chunks.build()
+
+    def answer_once() -> None:
+        connection, _ = server.accept()
+        server.close()
+        with connection:
+            request = b""
+            while not request.endswith(b"]"):
+                request += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        ran = push(two_chunks, f"--share-server={url}")
+        thread.join()
+    assert ran.status == 1
+    assert ran.err.count("can't send what was built as") == 1, ran.err
+    assert "Sent 0 to" in ran.out and " could not be sent" in ran.out
 
 
 def test_what_can_not_be_sent_is_an_error_of_the_command(two_chunks: Trove) -> None:

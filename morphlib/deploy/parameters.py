@@ -10,7 +10,14 @@ _YES = frozenset({"1", "true", "yes"})
 
 #: What Morph tells extensions itself; a caller's variables of these names don't reach them.
 OWN = frozenset(
-    ("MORPH_ARCH", "MORPH_DEVICE_TABLE", "MORPH_LAYERS", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY")
+    (
+        "MORPH_ARCH",
+        "MORPH_BASE",
+        "MORPH_DEVICE_TABLE",
+        "MORPH_LAYERS",
+        "MORPH_LOG_FD",
+        "MORPH_SYSTEM_KEY",
+    )
 )
 
 

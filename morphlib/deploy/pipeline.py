@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -133,6 +134,10 @@ class Pipeline:
             location = str(resolve_in(around, location))
         self._warn_of_stand_ins(prepared.write, tree)
         self._step(prepared, "write")
+        if tree.base is not None and prepared.write.built_in:
+            table = self.context.run / f"{prepared.number}.base"
+            table.write_text(json.dumps(tree.base))
+            environment = {**environment, "MORPH_BASE": str(table)}
         arguments = [str(tree.root), location]
         run_extension(self._around(prepared), prepared.write, arguments, environment)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,15 @@ from morphlib.events import AnyEvent
 @dataclass(frozen=True, slots=True)
 class SystemTree:
     """A tree that is there. `devices` are nodes for which it has empty files only; `changed` has,
-    at the same paths, at least what was changed; `fallback` says why it is a copy, if it is one."""
+    at the same paths, at least what was changed; `fallback` says why it is a copy, if it is one.
+    `base` is what MORPH_BASE tells: see `writeexts.base`."""
 
     root: Path
     devices: tuple[Member, ...]
     layers: tuple[Layer, ...]
     changed: Path
     fallback: str | None
+    base: Mapping[str, str] | None
 
 
 @contextmanager
@@ -58,9 +60,23 @@ def system_tree(
             devices = make_devices(staged.root, staged.devices)
             if prepared.content:
                 _add_stratum_metadata(prepared, staged.root)
-            yield SystemTree(staged.root, devices, tuple(layers), staged.changed, staged.fallback)
+            base = None
+            if staged.fallback is None and prepared.content is None:
+                base = {
+                    "artifact": str(_artifact(prepared)),
+                    "tree": str(layers[0].root),
+                    "changes": str(staged.changed),
+                }
+            yield SystemTree(
+                staged.root, devices, tuple(layers), staged.changed, staged.fallback, base
+            )
     finally:
         remove_tree(work)
+
+
+def _artifact(prepared: Prepared) -> Path:
+    source = prepared.build.graph.system
+    return prepared.build.store.path(source.filename(source.artifacts[0]))
 
 
 def system_layer(prepared: Prepared) -> Layer:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from morphlib.errors import MorphError, Reason
 from morphlib.process import run
 from morphlib.writeexts.aside import check_way, new_directory
+from morphlib.writeexts.base import Base, UnknownChangeError, read_base, read_changes
+from morphlib.writeexts.basetar import write_changes_tar
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
+_UNPACK = (
+    "tar",
+    "--extract",
+    "--force-local",
+    "--preserve-permissions",
+    "--same-owner",
+    "--numeric-owner",
+    "--xattrs",
+    "--xattrs-include=*",
+)
 _COPY = ("cp", "-a", "--reflink=auto", "--no-target-directory", "--remove-destination", "--")
 
 
@@ -47,12 +62,49 @@ class WriteSysroot(WriteExtension):
         if _is_filled(target):
             run([*_COPY, tree.root, target])
             return
+        base = read_base(self.environment)
         with new_directory(target, parents=True) as part:
-            run([*_COPY, tree.root, part])
+            if base is None or not _copy_base(base, part):
+                run([*_COPY, tree.root, part])
 
 
 def _is_filled(directory: Path) -> bool:
     return directory.is_dir() and any(directory.iterdir())
+
+
+def _copy_base(base: Base, target: Path) -> bool:
+    """Copy what the system was before, and then what was changed. False if that is not known."""
+    try:
+        changes = read_changes(base.changes)
+    except (UnknownChangeError, OSError):
+        return False
+    run([*_COPY, base.tree, target])
+    for path in changes.entries:
+        if path not in changes.gone and not _is_directory(target / path):
+            _remove(target / path)  # a directory takes its place
+    for path in sorted(changes.gone):
+        _remove(target / path)
+    for path in sorted(changes.emptied):
+        directory = target / path
+        if _is_directory(directory):
+            for entry in directory.iterdir():
+                _remove(entry)
+    with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+        write_changes_tar(changes, Path(archive.name))
+        run([*_UNPACK, f"--file={archive.name}", f"--directory={target}"])
+    return True
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    if _is_directory(path):
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 WRITE = WriteSysroot()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from morphlib.process import run
 from morphlib.writeexts.aside import check_new_file, new_file
+from morphlib.writeexts.base import UnknownChangeError, read_base
+from morphlib.writeexts.basetar import write_base_tar
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.extension import WriteExtension
 from morphlib.writeexts.parameters import Parameters
@@ -34,12 +36,22 @@ class WriteTar(WriteExtension):
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         with new_file(Path(location), parents=True) as part:
             if part.is_file():
-                write_tar(tree.root, part, self.devices)
+                self._write(tree, part)
                 return
             # Device nodes are added at the end, for which tapes and pipes can't be read again.
             with tempfile.NamedTemporaryFile() as whole, part.open("wb") as out:
-                write_tar(tree.root, Path(whole.name), self.devices)
+                self._write(tree, Path(whole.name))
                 shutil.copyfileobj(whole, out)
+
+    def _write(self, tree: Tree, archive: Path) -> None:
+        base = read_base(self.environment)
+        try:
+            if base is not None:
+                write_base_tar(base, archive)
+                return
+        except UnknownChangeError as error:
+            self.status(msg=f"{error}: the whole tree is read")
+        write_tar(tree.root, archive, self.devices)
 
 
 def write_tar(root: Path, archive: Path, devices: Mapping[str, Device]) -> None:

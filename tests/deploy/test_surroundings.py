@@ -93,20 +93,26 @@ def test_built_in_extensions_find_all_of_it(any_world: World) -> None:
     """As told by a program that one of them starts."""
     world = any_world
     out = world.definitions / "variables"
-    world.write("bin/tar", f'#!/bin/sh\nenv > {out}\nexec /bin/tar "$@"\n', 0o755)
-    world.cluster(one={"type": "tar", "location": "one.tar", "A": "1", "B": None})
+    world.write("bin/cp", f'#!/bin/sh\nenv > {out}\nexec /bin/cp "$@"\n', 0o755)
+    world.cluster(
+        one={"type": "sysroot", "location": "one", "A": "1", "B": None},
+        two={"type": "tar", "location": "two.tar"},
+    )
     world.deploy(
-        "one.C=c d", env={"PATH": f"{world.definitions}/bin:{os.environ['PATH']}", "D": "d"}
+        "one",
+        "two",
+        "one.C=c d",
+        env={"PATH": f"{world.definitions}/bin:{os.environ['PATH']}", "D": "d"},
     )
     found = variables(out.read_text())
     assert [found[name] for name in "ABCD"] == ["1", "", "c d", "d"]
     expected = {"UPGRADE", "MORPH_ARCH", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY"}
-    expected |= {"SOURCE_DATE_EPOCH", "TMPDIR"}
+    expected |= {"SOURCE_DATE_EPOCH", "TMPDIR", "MORPH_BASE"}
     if world.trove.user != 0:
         expected |= {"MORPH_DEVICE_TABLE"}
     assert expected <= set(found)
     assert set(OWN) & set(found) == set(OWN) & expected
-    with tarfile.open(world.definitions / "one.tar") as archive:
+    with tarfile.open(world.definitions / "two.tar") as archive:
         null = archive.getmember("./dev/null")
     assert (null.type, null.devmajor, null.devminor) == (tarfile.CHRTYPE, 1, 3)
 

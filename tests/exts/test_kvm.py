@@ -302,6 +302,8 @@ def test_where_nobody_answers(tmp_path: Path) -> None:
         ("kvm+ssh://h/g", {}, "Cannot parse location kvm+ssh://h/g"),
         ("kvm+ssh://h/g/", {}, "Cannot parse location"),
         ("kvm+ssh:///g/p", {}, "Cannot parse location"),
+        ("kvm+ssh:h/g/p", {}, "URL schema must be kvm+ssh in kvm+ssh:h/g/p"),
+        ("http://[/g/p", {}, "URL schema must be kvm+ssh in http://[/g/p"),
         ("kvm+ssh://h//p", {}, "Cannot parse location"),
         ("kvm+ssh://h/-g/p", {}, "Cannot parse location"),
         ("kvm+ssh://-oProxyCommand=x/g/p", {}, "is no host for ssh"),

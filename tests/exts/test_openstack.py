@@ -202,6 +202,7 @@ def test_without_the_library(tmp_path: Path, cloud: Cloud) -> None:
     ("location", "more", "message"),
     [
         ("http://localhost:1/v3", {"UPGRADE": "yes"}, "Use the `ssh-rsync` write extension"),
+        ("https://[::1/v3", {}, "Cannot parse location https://[::1/v3"),
         ("ftp://localhost/v3", {}, "URL schema must be http or https in ftp://localhost/v3"),
         ("http://localhost/v1", {}, "API version must be v3 in http://localhost/v1"),
         ("http:///v3", {}, "is no URL of a Keystone"),

@@ -31,6 +31,14 @@ class BuildStarted(Event, frozen=True, tag="build_started"):
     cached: int  # of these, how many need no work
     slots: int
     estimate: float | None = None  # seconds until done, from earlier builds
+    fetch: int = 0  # of those that need work, how many are to come from a cache server
+
+
+class PlanRevised(Event, frozen=True, tag="plan_revised"):
+    """What was to be fetched can't be, so there is more to do than BuildStarted told."""
+
+    total: int
+    cached: int  # of these, how many need no work, and did not from the beginning
 
 
 class SourceStarted(Event, frozen=True, tag="source_started"):
@@ -100,7 +108,7 @@ class BuildFinished(Event, frozen=True, tag="build_finished"):
     target: str
     succeeded: bool
     built: int
-    cached: int
+    cached: int  # were here, or another morph built them meanwhile
     failed: int
     skipped: int
     duration: float
@@ -151,6 +159,7 @@ class DeploymentFinished(Event, frozen=True, tag="deployment_finished"):
 AnyEvent = (
     Status
     | BuildStarted
+    | PlanRevised
     | SourceStarted
     | StepStarted
     | BuildOutput

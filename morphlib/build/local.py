@@ -213,7 +213,8 @@ class LocalBuild:
                 events.BuildStarted(
                     target=self.graph.system.name,
                     total=self.plan.total,
-                    cached=self.plan.total - len(self.plan.build) - len(self.plan.fetch),
+                    cached=self.plan.untouched,
+                    fetch=len(self.plan.fetch),
                     slots=slots,
                     estimate=self._expected_time(slots),
                 )
@@ -379,15 +380,16 @@ class LocalBuild:
     def _build_instead(self, source: Source) -> None:
         """What could not be fetched is built, with all that it needs which is not here either."""
         assert self.context.remote is not None
-        remote: set[str] = set()
-        if not self.context.remote.is_dead:
-            remote = {self.graph.source(i).key for i in self.plan.fetch} - {source.key}
         self._lost_keys.add(source.key)
+        remote: frozenset[str] = frozenset()
+        if not self.context.remote.is_dead:
+            remote = self.plan.remote - self._lost_keys
         done = self.schedule.done & set(self._index)
-        self.plan = revise_plan(self.graph, self.plan, done, remote - self._lost_keys)
+        self.plan = revise_plan(self.graph, self.plan, done, remote)
         self._estimates = self._estimate()
         self.schedule.put_back(source.id)
         self.schedule.revise(self._tasks())
+        self.listener(events.PlanRevised(total=self.plan.total, cached=self.plan.untouched))
 
     def _assign(self, builder: Builder, source: Source) -> None:
         index, total = self._index[source.id], self.plan.total

@@ -17,13 +17,21 @@ from morphlib.graph.model import BuildGraph, Source
 class Plan:
     """`build`: ids of the sources to build, in build order. `fetch`: ids of those to bring here
     from a cache server. `cached`: ids of those that are used as they are. `total`: how many sources
-    the targets reach."""
+    the targets reach. `present` and `remote`: keys that the stores have, also those that nothing
+    asks for now."""
 
     targets: tuple[str, ...]
     build: tuple[str, ...]
     cached: tuple[str, ...]
     total: int
     fetch: tuple[str, ...] = ()
+    present: frozenset[str] = frozenset()
+    remote: frozenset[str] = frozenset()
+
+    @property
+    def untouched(self) -> int:
+        """How many sources need no work."""
+        return self.total - len(self.build) - len(self.fetch)
 
 
 def inputs(graph: BuildGraph, source: Source) -> tuple[str, ...]:
@@ -42,21 +50,27 @@ def inputs(graph: BuildGraph, source: Source) -> tuple[str, ...]:
 def revise_plan(
     graph: BuildGraph, plan: Plan, done: Collection[str], remote: Collection[str]
 ) -> Plan:
-    """The plan when not all of what `plan` wanted to fetch can be had: `remote` can.
+    """The plan when not all of what `plan` wanted to fetch can be had: of what the server was said
+    to have, `remote` can.
 
-    `done`: ids of the sources that are here by now. What was to be built stays so.
+    `done`: ids of the sources that are here by now. What was to be built stays so. What was to be
+    fetched and can't be is built, with all that it needs and is neither here nor there.
     """
-    present = {graph.source(source_id).key for source_id in (*plan.cached, *done)}
-    again = make_plan(graph, plan.targets, present, remote=remote)
+    left = {source_id for source_id in plan.fetch if source_id not in done}
+    present = plan.present | {graph.source(source_id).key for source_id in done}
+    asked_for = {graph.source(source_id).key for source_id in (*plan.build, *left)}
+    again = make_plan(graph, plan.targets, present, asked_for - present, remote)
     build = {*plan.build, *again.build}
-    fetch = ({*plan.fetch, *again.fetch} - build) | (set(plan.fetch) & set(done))
+    fetch = {*plan.fetch, *again.fetch} - (left - set(again.fetch)) - build
     reached = graph.reachable(plan.targets)
     return Plan(
         targets=plan.targets,
         build=tuple(source.id for source in reached if source.id in build),
-        cached=plan.cached,
+        cached=tuple(s.id for s in reached if s.id in again.cached and s.id not in done),
         total=plan.total,
         fetch=tuple(source.id for source in reached if source.id in fetch),
+        present=plan.present,
+        remote=plan.remote & frozenset(remote),
     )
 
 
@@ -97,4 +111,6 @@ def make_plan(
         cached=tuple(source.id for source in reached if source.id in cached),
         total=len(reached),
         fetch=tuple(source.id for source in reached if source.id in fetch),
+        present=frozenset(present),
+        remote=frozenset(remote),
     )

@@ -63,7 +63,7 @@ def run_build(
         )
         errors: list[MorphError] = []
         built: tuple[str, ...] = ()
-        failed = skipped = fetched = 0
+        failed = skipped = fetched = elsewhere = 0
     else:
         from morphlib.build.area import remove_abandoned
         from morphlib.build.local import LocalBuild, terminated_like_interrupted
@@ -73,16 +73,16 @@ def run_build(
         with terminated_like_interrupted():
             run.run()
         plan, errors, built = run.plan, run.errors, tuple(run.built)
-        failed, fetched = run.failed, run.fetched
+        failed, fetched, elsewhere = run.failed, run.fetched, run.elsewhere
         wanted = len(plan.build) + len(plan.fetch)
-        skipped = wanted - len(built) - fetched - failed - run.elsewhere
+        skipped = wanted - len(built) - fetched - failed - elsewhere
     artifacts = _tell_artifacts(context, plan, listener) if not errors else ()
     listener(
         events.BuildFinished(
             target=context.graph.system.name,
             succeeded=not errors,
             built=len(built),
-            cached=plan.total - len(plan.build) - len(plan.fetch),
+            cached=plan.untouched + elsewhere,
             fetched=fetched,
             failed=failed,
             skipped=skipped,

@@ -16,6 +16,7 @@ from morphlib.events import (
     DeploymentOutput,
     DeploymentStarted,
     DeploymentStep,
+    PlanRevised,
     SourceFailed,
     SourceFinished,
     SourceStarted,
@@ -59,11 +60,16 @@ def describe(event: AnyEvent) -> Iterator[Line]:
         case Status():
             yield Line(hide_credentials(event.text), event.level, event.source)
         case BuildStarted():
-            todo = event.total - event.cached
-            text = f"{event.cached} of {event.total} sources are cached, {todo} to build"
+            todo = event.total - event.cached - event.fetch
+            text = f"{event.cached} of {event.total} sources are cached"
+            if event.fetch:
+                text += f", {event.fetch} to fetch"
+            text += f", {todo} to build"
             if event.estimate is not None and todo:
                 text += f", about {format_duration(event.estimate)}"
             yield Line(text)
+        case PlanRevised():
+            pass  # why was told
         case SourceStarted():
             yield Line(f"Building {event.kind} {event.name}", source=event.name)
         case StepStarted():

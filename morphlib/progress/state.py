@@ -8,6 +8,7 @@ from morphlib.events import (
     AnyEvent,
     BuildFinished,
     BuildStarted,
+    PlanRevised,
     SourceFailed,
     SourceFinished,
     SourceStarted,
@@ -39,6 +40,7 @@ class BuildState:
     estimate: float | None = None
     built: int = 0
     cached: int = 0
+    untouched: int = 0  # of the cached ones, those that needed no work from the beginning
     failed: int = 0
     slots: dict[int, Slot] = field(default_factory=dict)
 
@@ -51,6 +53,9 @@ class BuildState:
         match event:
             case BuildStarted():
                 self._start(event, now)
+            case PlanRevised():
+                self.cached += event.cached - self.untouched
+                self.untouched = event.cached
             case SourceStarted():
                 slot = Slot(event.name, event.kind, event.key, now, event.estimate)
                 self.slots[event.slot] = slot
@@ -77,7 +82,8 @@ class BuildState:
     def _start(self, event: BuildStarted, now: float) -> None:
         self.target, self.running, self.since = event.target, True, now
         self.total, self.slot_count, self.estimate = event.total, event.slots, event.estimate
-        self.cached, self.built, self.failed = event.cached, 0, 0
+        self.cached = self.untouched = event.cached
+        self.built = self.failed = 0
         self.slots.clear()
 
     def _finish(self, event: SourceFinished) -> None:

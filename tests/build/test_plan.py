@@ -98,3 +98,25 @@ def test_what_can_not_be_fetched_is_built_with_all_that_this_takes() -> None:
     nothing = revise_plan(GRAPH, before, ("chunk:zlib",), ())
     assert set(nothing.build) == {s.id for s in GRAPH.sources} - {"chunk:zlib"}
     assert nothing.fetch == ("chunk:zlib",)
+
+
+def test_what_was_not_asked_for_before_comes_from_where_it_is() -> None:
+    """A system that can't be had is put together of what is here and of what can."""
+    present, remote = keys("chunk:zlib"), EVERYTHING - keys("chunk:zlib")
+    before = make_plan(GRAPH, (GRAPH.root,), present, remote=remote)
+    assert (before.fetch, before.cached) == ((GRAPH.root,), ())
+    after = revise_plan(GRAPH, before, (), remote - keys(GRAPH.root))
+    assert after.build == (GRAPH.root,)
+    assert after.cached == ("chunk:zlib",)
+    assert "chunk:tool" in after.fetch
+    again = revise_plan(GRAPH, after, ("chunk:tool",), ())
+    assert "chunk:tool" in again.fetch and "chunk:zlib" in again.cached
+    assert set(again.build) == {s.id for s in GRAPH.sources} - {"chunk:tool", "chunk:zlib"}
+
+
+def test_what_was_damaged_is_not_fetched_for_ever() -> None:
+    remote = keys("chunk:zlib")
+    before = make_plan(GRAPH, (GRAPH.root,), EVERYTHING - remote, remote, remote)
+    assert before.fetch == ("chunk:zlib",)
+    after = revise_plan(GRAPH, before, (), ())
+    assert (after.fetch, after.build) == ((), ("chunk:zlib",))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from morphlib.events import BuildFinished, SourceFinished, Status
+from morphlib.events import BuildFinished, BuildStarted, SourceFinished, Status
+from morphlib.progress.state import BuildState
 from tests.build.e2e.conftest import MakeTrove
 from tests.build.e2e.trove import Ran, Trove
 from tests.cache.fickle_server import fickle_server
@@ -135,6 +136,40 @@ def test_a_server_that_lies_fails_no_build(built: Trove, server: CacheServer, li
     assert "lib" in by_outcome(ran, "fetched")
     assert [text for text in warnings(ran) if "chunk app will be built" in text]
     assert built.image().read_bytes() == image
+
+
+def test_a_system_that_is_broken_there_is_made_of_its_chunks(
+    built: Trove, server: CacheServer
+) -> None:
+    """Of those that are here, and of those that the server has."""
+    here = [path.read_bytes() for path in sorted(built.artifacts.glob("*.chunk.lib-*"))]
+    kept = [path.name for path in built.artifacts.glob("*") if ".chunk.lib-" in path.name]
+    keys = {name.partition(".")[0] for name in kept}
+    image = hand_over(built, server)
+    built.artifacts.mkdir()
+    with fickle_server() as fickle:
+        for path in server.artifacts.iterdir():
+            if path.name.partition(".")[0] in keys:
+                shutil.copy2(path, built.artifacts)
+            else:
+                fickle.files[path.name] = path.read_bytes()
+            if ".system." in path.name:
+                fickle.digests[path.name] = "0" * 64
+        built.settings["artifact-cache-server"] = fickle.url
+        ran = built.build("--progress=json")
+    assert here
+    assert by_outcome(ran, "built") == {"sys"}
+    assert by_outcome(ran, "waited") == set()
+    assert {"app", "tools"} <= by_outcome(ran, "fetched")
+    assert "lib" not in by_outcome(ran, "fetched")
+    assert built.image().read_bytes() == image
+    end, (started,) = finished(ran), [e for e in ran.events if isinstance(e, BuildStarted)]
+    assert (started.fetch, started.cached) == (1, started.total - 1)
+    assert end.built + end.cached + end.fetched == started.total
+    state = BuildState()
+    for event in ran.events[: ran.events.index(end)]:
+        state.update(event, 0.0)
+    assert state.done == state.total
 
 
 def test_deploying_fetches_a_system_that_was_not_built_here(

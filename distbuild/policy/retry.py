@@ -13,14 +13,17 @@ MOST_LOSSES = 4
 def retry_key(state: State, job: Job, reason: str, out: list[Command], *, avoid: bool) -> None:
     """Make the key of a job that is gone ready again; on another worker, with `avoid`.
 
-    It fails after too many attempts, and where every worker that could build it has tried.
+    It fails after too many attempts, and where every worker that could build it has tried. Those
+    that were lost count too: they may come back.
     """
     wanted = state.wanted[job.key]
     wanted.losses += 1
     if avoid:
         wanted.avoided.add(job.worker)
-    able = [w for w in state.workers.values() if wanted.architecture in w.architectures]
-    exhausted = bool(able) and all(worker.id in wanted.avoided for worker in able)
+    workers = {worker.id: worker.architectures for worker in state.workers.values()}
+    known = state.away | workers
+    able = [name for name, each in known.items() if wanted.architecture in each]
+    exhausted = bool(able) and wanted.avoided.issuperset(able)
     if wanted.losses >= MOST_LOSSES or exhausted:
         where = "no other worker can build it" if exhausted else f"tried {wanted.losses} times"
         fail_key(state, job.key, f"{reason} ({where})", out)

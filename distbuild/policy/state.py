@@ -80,7 +80,7 @@ class State:
 
     `live`: key -> id of the job that builds or transfers it. `free`: by architecture, workers with
     a free slot, that which has been waiting longest first. `eager`: by architecture, requests that
-    may have something ready.
+    may have something ready. `away`: the architectures of workers that were lost.
     """
 
     prefix: str
@@ -89,6 +89,7 @@ class State:
     requests_made: int = 0
     requests: dict[str, Request] = field(default_factory=dict)
     workers: dict[str, Worker] = field(default_factory=dict)
+    away: dict[str, frozenset[str]] = field(default_factory=dict)
     wanted: dict[str, Wanted] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     live: dict[str, str] = field(default_factory=dict)

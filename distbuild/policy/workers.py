@@ -14,6 +14,7 @@ def join(state: State, event: WorkerJoined, out: list[Command]) -> None:
         _forget(state, event.worker, out, kept=running)
     worker = Worker(event.worker, event.architectures, event.capacity)
     state.workers[worker.id] = worker
+    state.away.pop(worker.id, None)
     note_free(state, worker)
     for job_id, key in running.items():
         _take_up(state, worker, job_id, key, out)
@@ -54,6 +55,7 @@ def lose(state: State, worker_id: str, out: list[Command]) -> None:
 
     What it had built may still come: its cache is served by another program.
     """
+    state.away[worker_id] = state.workers[worker_id].architectures
     _forget(state, worker_id, out, kept={})
 
 

@@ -265,6 +265,17 @@ def test_what_fits_on_no_worker_fails() -> None:
     assert out[-1] == EndRequest("r", Outcome.FAILED, "a", "full (no other worker can build it)")
 
 
+def test_what_fits_on_no_worker_that_is_there_waits_for_those_that_are_away() -> None:
+    network = Network(workers=2)
+    network.tell(WorkerLost("w1"))
+    network.ask("r", task("a"))
+    out = network.tell(JobFailed("j-1", Fault.SPACE, "full"))
+    assert out == [Rest("w0", "full"), TellRetried("r", "a", "w0", "full")]
+    assert started(network.tell(WorkerJoined("w1", X86))) == ["a"]
+    out = network.tell(JobFailed("j-2", Fault.SPACE, "full"))
+    assert out[-1] == EndRequest("r", Outcome.FAILED, "a", "full (no other worker can build it)")
+
+
 def test_a_failure_ends_the_requests_that_want_it_and_no_other() -> None:
     network = Network(workers=3)
     network.ask("r", task("a"), task("b"), task("z", "a"))

@@ -28,11 +28,17 @@ def run(session: Session, arguments: Sequence[str]) -> None:
 
     settings = session.settings
     party = Party(Role.WORKER, read_secret(settings.distbuild_secret_file))
-    call = call_with(morph_call(session, "worker"), settings.builders, settings.max_jobs)
-    architectures = targets_of(host_architecture())
-    worker = Worker(Abilities(architectures, settings.builders, call))
     listening = listen(settings.worker_daemon_address, settings.worker_daemon_port)
-    session.status(f"Listening at port {listening.getsockname()[1]}")
+    port = listening.getsockname()[1]
+    # Several workers may share a cache.
+    call = morph_call(session, f"worker-{port}")
+    abilities = Abilities(
+        architectures=targets_of(host_architecture()),
+        capacity=settings.builders,
+        call=call_with(call, settings.builders, settings.max_jobs),
+    )
+    worker = Worker(abilities)
+    session.status(f"Listening at port {port}")
     write_port_file(settings.worker_daemon_port_file, listening)
     speakers: Speakers = {Role.CONTROLLER: worker.speaker, Role.HELPER: worker.helpers.speaker}
     accept_at(listening, party, speakers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -42,6 +43,7 @@ class Network:
         self.home.mkdir()
         self.processes: dict[str, Process] = {}
         self.ports: dict[str, int] = {}
+        self._forgotten = 0
         self.settings = {
             **world.settings,
             "max-jobs": "2",
@@ -66,14 +68,16 @@ class Network:
         self.start(name, [*command, f"--bundle-dir={self.home}", *options])
         self.ports[name] = self.read_port(name)
 
-    def start_worker(self, number: int) -> None:
+    def start_worker(self, number: int, **settings: str) -> None:
+        """One more worker, or one again. It may have settings that the others do not have."""
         name = f"worker-{number}"
         # There is one setting for the port of the cache servers of all workers: they share one.
         if "worker-cache" not in self.ports:
             self.start_cache("worker-cache", "worker")
         cache = self.home / "worker"
         port = self.ports.get(name, 0)
-        self.start(name, [*self.morph(cache, port, name), "worker-daemon"])
+        more = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+        self.start(name, [*self.morph(cache, port, name), *more, "worker-daemon"])
         self.ports[name] = self.read_port(name)
         self.start_helper(name)
 
@@ -178,12 +182,21 @@ class Network:
         assert wait_until(has_begun, PATIENCE), self.logs()
         return log
 
+    def builds(self) -> list[str]:
+        """The ids of all builds that were asked for."""
+        return re.findall(r"Build (build-\w+): /", self.log("controller"))
+
+    def forget(self) -> None:
+        """Let only what happens from now on count, for `find_id` and for the logs of steps."""
+        self._forgotten = len(self.builds())
+        shutil.rmtree(self.world.root / "logs", ignore_errors=True)
+
     def find_id(self) -> str:
         """The id of the build that was asked for last."""
         found: list[str] = []
 
         def is_there() -> bool:
-            found[:] = re.findall(r"Build (build-\w+): /", self.log("controller"))
+            found[:] = self.builds()[self._forgotten :]
             return bool(found)
 
         assert wait_until(is_there, PATIENCE), self.logs()

@@ -19,11 +19,10 @@ Networks = Callable[..., Network]
 def graphing(network: Network) -> Iterator[Meanwhile]:
     """A build whose graph is being computed, by a helper that is held up."""
     network.signal("controller-helper", signal.SIGSTOP)
-    helper = network.processes["controller-helper"]
     building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
     network.find_id()
     # It goes on only to find that the other side is gone.
-    helper.child.send_signal(signal.SIGCONT)
+    network.signal("controller-helper", signal.SIGCONT)
     yield building
 
 

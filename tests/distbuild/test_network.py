@@ -16,8 +16,6 @@ from tests.distbuild.network import Meanwhile, Network
 
 Networks = Callable[..., Network]
 
-STEPS = ("shell", "base-devel", "base-runtime", "lib", "app", "top-runtime", "demo")
-
 
 def without_times(text: str) -> list[str]:
     return [re.sub(r"^\S+ \S+ ", "", line) for line in text.splitlines()]
@@ -73,8 +71,7 @@ def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, worl
     assert "Starting actual build" not in ran.out
 
 
-def test_a_failure_is_told_with_its_reason(networks: Networks, world: World) -> None:
-    network = networks()
+def test_a_failure_is_told_with_its_reason(network: Network) -> None:
     network.change_app("echo about to fail", "false")
     ran = network.run("distbuild", SYSTEM)
     assert ran.status == 1
@@ -82,31 +79,29 @@ def test_a_failure_is_told_with_its_reason(networks: Networks, world: World) -> 
     assert re.search(r"ERROR: Failed to build \S+ \w{40} systems/demo.morph: ", ran.err)
     assert "Building failed for app: ERROR: " in ran.err
     assert "build failed (exit_code=1) while building app" in ran.err
-    log = (world.root / "logs" / "build-step-app.log").read_text()
+    log = (network.world.root / "logs" / "build-step-app.log").read_text()
     assert "about to fail\n" in log
     assert without_times(log)[-1] == "Build of app failed."
 
 
-def test_what_can_not_be_computed_is_told(networks: Networks, world: World) -> None:
-    network = networks()
-    world.documents["strata/top.morph"]["chunks"][0]["ref"] = "nowhere"
-    world.write()
+def test_what_can_not_be_computed_is_told(network: Network) -> None:
+    network.world.documents["strata/top.morph"]["chunks"][0]["ref"] = "nowhere"
+    network.world.write()
     ran = network.run("distbuild", SYSTEM)
     assert ran.status == 1
     assert "nowhere" in ran.err
     assert "Started building" not in ran.out
 
 
-def test_unknown_components_build_nothing(networks: Networks) -> None:
-    network = networks()
+def test_unknown_components_build_nothing(network: Network) -> None:
+    before = network.shared
     ran = network.run("distbuild", SYSTEM, "app", "nothing", "nobody")
     assert ran.status == 1
     assert "Some of the requested components are not in demo: nothing, nobody" in ran.err
-    assert not network.shared
+    assert network.shared == before
 
 
-def test_builds_are_listed_and_cancelled(networks: Networks, world: World) -> None:
-    network = networks()
+def test_builds_are_listed_and_cancelled(network: Network) -> None:
     network.change_app("sleep 100")
     building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
     build = network.find_id()
@@ -132,8 +127,7 @@ def test_builds_are_listed_and_cancelled(networks: Networks, world: World) -> No
     network.build()
 
 
-def test_a_build_goes_on_alone_and_can_be_followed_later(networks: Networks, world: World) -> None:
-    network = networks()
+def test_a_build_goes_on_alone_and_can_be_followed_later(network: Network) -> None:
     network.change_app("echo still here", "sleep 3")
     ran = network.run("distbuild-start", SYSTEM)
     assert ran.status == 0, ran.out + ran.err
@@ -145,16 +139,15 @@ def test_a_build_goes_on_alone_and_can_be_followed_later(networks: Networks, wor
     assert network.run("distbuild-attach", build).status == 0
 
 
-def test_an_initiator_that_goes_takes_its_build_along(networks: Networks, world: World) -> None:
-    network = networks()
+def test_an_initiator_that_goes_takes_its_build_along(network: Network) -> None:
     network.change_app("sleep 100")
-    world.commit()
+    network.world.commit()
     address = ("127.0.0.1", network.ports["controller"])
     with socket.create_connection(address) as peer, peer.makefile("rb") as file:
         assert json.loads(file.readline())["role"] == "controller"
         hello = {"type": "hello", "role": "initiator", "protocol": 5, "program": "x"}
-        say = {"type": "build-request", "id": "x", "repo": str(world.definitions.path)}
-        say |= {"ref": world.definitions.head, "morphology": SYSTEM}
+        say = {"type": "build-request", "id": "x", "repo": str(network.world.definitions.path)}
+        say |= {"ref": network.world.definitions.head, "morphology": SYSTEM}
         for message in ({**hello, "nonce": "0" * 32}, say):
             peer.sendall(json.dumps(message).encode() + b"\n")
         network.find_id()
@@ -174,8 +167,27 @@ def test_another_worker_takes_over(networks: Networks, world: World) -> None:
     assert "Progress: Building app again: worker 127.0.0.1:" in ran.out
 
 
-def test_an_old_initiator_understands_the_answer(networks: Networks) -> None:
-    network = networks()
+def test_a_worker_without_room_is_passed_over(networks: Networks) -> None:
+    network = networks(workers=2)
+    network.build("base")
+    for name in network.workers:
+        network.processes[name].kill()
+        network.processes[f"{name}-helper"].child.wait(30)
+    network.start_worker(0, cachedir_min_space="999T")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    network.wait_for("controller", "rests: ERROR: Insufficient space")
+    network.start_worker(1)
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    assert "Progress: Building lib again: ERROR: Insufficient space" in ran.out
+    full, other = (f" on 127.0.0.1:{network.ports[name]}" for name in network.workers)
+    assert ran.out.count(f"Started building lib{full}") == 1
+    assert f"Finished building demo{other}" in ran.out
+    # It is left alone for a while.
+    assert ran.out.count(full) == 1
+
+
+def test_an_old_initiator_understands_the_answer(network: Network) -> None:
     with socket.create_connection(("127.0.0.1", network.ports["controller"])) as peer:
         file = peer.makefile("rb")
         file.readline()  # our hello, which old initiators ignore

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from morphlib.errors import MorphError, Reason
 from morphlib.writeexts.aside import check_new_file, new_file
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.extension import WriteExtension
@@ -16,6 +17,8 @@ from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
 _PIECE = 1 << 20
+_LARGEST = (1 << 32) - 1  # of any number in a header
+_END = "TRAILER!!!"  # the name of what ends an archive
 
 
 class WriteInitramfs(WriteExtension):
@@ -44,6 +47,7 @@ def write_cpio(root: Path, out: BinaryIO | gzip.GzipFile, devices: Mapping[str, 
     """Write a tree as a cpio archive of the form that kernels unpack, sorted by name.
 
     The content of a file with several names comes with the last of them. Sockets are left out.
+    Raises MorphError for what such an archive can't hold.
     """
     archive = _Archive(out)
     links: dict[tuple[int, int], list[str]] = {}
@@ -54,6 +58,7 @@ def write_cpio(root: Path, out: BinaryIO | gzip.GzipFile, devices: Mapping[str, 
             links.setdefault((found.st_dev, found.st_ino), []).append(path)
     for path, number in numbers.items():
         found = os.lstat(root / path)
+        _check(path, found)
         device = devices.get(path)
         if device is not None:
             archive.add(number, path, device.mode, device.uid, device.gid, 0, rdev=device.number)
@@ -62,6 +67,17 @@ def write_cpio(root: Path, out: BinaryIO | gzip.GzipFile, devices: Mapping[str, 
         last = path == names[-1]
         archive.add_found(numbers[names[0]], path, found, root, len(names), content=last)
     archive.finish()
+
+
+def _check(path: str, found: os.stat_result) -> None:
+    """Raises MorphError for what would end the archive early or garble it."""
+    if path == _END:
+        problem = "that name says in an archive that it ends"
+    elif stat.S_ISREG(found.st_mode) and found.st_size > _LARGEST:
+        problem = "files of 4 GiB and more have no room in it"
+    else:
+        return
+    raise MorphError(f"/{path} can't be in an initramfs: {problem}", reason=Reason.DEPLOY)
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -123,7 +139,7 @@ class _Archive:
             found.st_mode,
             found.st_uid,
             found.st_gid,
-            int(found.st_mtime),
+            min(max(int(found.st_mtime), 0), _LARGEST),
             size=size,
             links=links,
             rdev=found.st_rdev,
@@ -135,7 +151,7 @@ class _Archive:
         self._out.write(data + b"\0" * (-size % 4))
 
     def finish(self) -> None:
-        self.add(0, "TRAILER!!!", 0, 0, 0, 0)
+        self.add(0, _END, 0, 0, 0, 0)
 
 
 WRITE = WriteInitramfs()

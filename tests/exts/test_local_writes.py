@@ -190,3 +190,31 @@ def test_initramfs_unpacks_to_the_tree(full: Path, table: dict[str, str], tmp_pa
     again = tmp_path / "again.gz"
     succeed("initramfs.write", full, again, env=table)
     assert again.read_bytes() == target.read_bytes()
+
+
+def test_what_an_initramfs_has_no_room_for(tree: Path, tmp_path: Path) -> None:
+    """It must not end early, or hold garbage, without a word."""
+    target = tmp_path / "initramfs.gz"
+    for name, times in (("old", -5), ("young", 2**33)):
+        (tree / name).write_text(name)
+        os.utime(tree / name, (times, times))
+    (tree / "etc/TRAILER!!!").write_text("the end")
+    (tree / "zzz").write_text("the last one")
+    succeed("initramfs.write", tree, target)
+    listed = subprocess.run(
+        ["cpio", "--list", "--quiet"],
+        input=gzip.decompress(target.read_bytes()),
+        capture_output=True,
+        check=True,
+    )
+    assert not listed.stderr
+    names = ["etc", "etc/TRAILER!!!", "old", "young", "zzz"]
+    assert sorted(listed.stdout.decode().split()) == [".", *names]
+    before = target.read_bytes()
+    with (tree / "large").open("wb") as file:
+        file.truncate(1 << 32)
+    assert "/large can't be in an initramfs" in fail("initramfs.write", tree, target)
+    (tree / "large").unlink()
+    (tree / "TRAILER!!!").write_text("the end")
+    assert "/TRAILER!!! can't be in an initramfs" in fail("initramfs.write", tree, target)
+    assert target.read_bytes() == before

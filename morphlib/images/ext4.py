@@ -6,6 +6,7 @@ the times at which files happened to be changed, and with device nodes only for 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -39,7 +40,8 @@ FIRST_INODE = 12
 ROOT_INODE = 2
 LOST_FOUND_INODE = 11
 _ALLOCATED = re.compile(r"Allocated inode: (\d+)")
-_NO_SPACE = re.compile(r"Could not allocate (block|inode)|No free space|No space left")
+_NO_SPACE = re.compile(r"Could not allocate (block|inode)|No free space")
+_DISK_FULL = os.strerror(errno.ENOSPC)  # where the image lies
 _LONGEST_LINE = 8000  # debugfs reads so many characters at a time
 
 
@@ -215,6 +217,8 @@ def _raise_complaints(argv: list[str], status: int, complaints: bytes) -> None:
     """debugfs goes on after errors and ends as if there had been none."""
     lines = complaints.decode("utf-8", "replace").splitlines()
     bad = [line for line in lines if line.strip() and not line.startswith("debugfs 1.")]
+    if any(_DISK_FULL in line for line in bad):
+        raise OSError(errno.ENOSPC, _DISK_FULL)
     if any(_NO_SPACE.search(line) for line in bad):
         raise MorphError(
             "the system does not fit into the ext4 image",

@@ -46,7 +46,12 @@ def new_file(
     place = _place(target, parents=parents)
     _remove_leavings(place)
     with _held(place, directory=False) as part:
-        yield part
+        try:
+            yield part
+        except OSError as error:
+            if error.filename is None:  # of a full disk, which says not where it is
+                raise _failure(target, error) from error
+            raise
         try:
             part.chmod(mode)
             if replace:

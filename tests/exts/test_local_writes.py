@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.exts.programs import NOBODY, fail, succeed
+from tests.mounting import needs_root
 
 
 @pytest.fixture
@@ -218,3 +219,20 @@ def test_what_an_initramfs_has_no_room_for(tree: Path, tmp_path: Path) -> None:
     (tree / "TRAILER!!!").write_text("the end")
     assert "/TRAILER!!! can't be in an initramfs" in fail("initramfs.write", tree, target)
     assert target.read_bytes() == before
+
+
+@needs_root
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_full_disk(name: str, tree: Path, tmp_path: Path) -> None:
+    """Nothing is left, and the error says where there was no room."""
+    (tree / "big").write_bytes(os.urandom(1 << 20))
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", small], check=True)
+    try:
+        said = fail(f"{name}.write", tree, small / "out", env={"MORPH_ARCH": "x86_64"})
+        assert "No space left on device" in said
+        assert str(small) in said
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", small], check=True)

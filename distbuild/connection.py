@@ -30,6 +30,10 @@ MOST_BYTES_PER_SECOND = 64 << 20
 _MOST_BAD_LINES = 100
 
 
+#: By address, why a peer was refused last, or refused us.
+_told: dict[str, str] = {}
+
+
 class Speaker(Protocol):
     """What one side of a connection is for."""
 
@@ -146,9 +150,15 @@ class Connection(LineOnlyReceiver):
 
     def refuse(self, reason: str) -> None:
         """Tell the other side why it is not listened to, and close the connection."""
-        _log.warning("%s refused: %s", self.peer, reason)
+        self._warn("%s refused: %s", reason)
         self.send(Refused(reason=reason))
         self.close(reason)
+
+    def _warn(self, text: str, reason: str) -> None:
+        """Once, though a peer may try again every second."""
+        if _told.get(self.peer) != reason:
+            _told[self.peer] = reason
+            _log.warning(text, self.peer, reason)
 
     def close(self, reason: str) -> None:
         self._end(reason)
@@ -169,7 +179,7 @@ class Connection(LineOnlyReceiver):
             case Ping():
                 pass
             case Refused(reason=reason):
-                _log.warning("%s refuses us: %s", self.peer, reason)
+                self._warn("%s refuses us: %s", reason)
                 self.close(reason)
             case Hello() if self._theirs is None:
                 self._party.check_hello(message, self._speakers)
@@ -188,6 +198,7 @@ class Connection(LineOnlyReceiver):
                 raise RefusedError("that is not how a connection begins here")
 
     def _greet(self, theirs: Hello) -> None:
+        _told.pop(self.peer, None)
         speaker = self._speakers[theirs.role](theirs)
         self._speaker = speaker
         self._decoder = LineDecoder(speaker.union)

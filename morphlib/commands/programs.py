@@ -23,6 +23,7 @@ def morph_call(session: Session, name: str) -> tuple[str, ...]:
     directory = settings.cachedir / "distbuild"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{name}.conf"
+    path.unlink(missing_ok=True)
+    path.touch(0o600)  # URLs may hold passwords
     path.write_text(format_config(replace(settings, log="", output="", quiet=False)))
-    path.chmod(0o600)
     return (session.call[0], "--no-default-configs", f"--config={path}")

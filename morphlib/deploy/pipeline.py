@@ -48,7 +48,7 @@ class Pipeline:
                     self._environment(each),
                 )
             except MorphError as error:
-                errors.append(error)
+                errors.append(error if each is prepared else _of_subsystem(each, error))
         return errors
 
     def _locations(self, prepared: Prepared, location: str) -> Iterator[tuple[Prepared, str]]:
@@ -105,7 +105,10 @@ class Pipeline:
             )
             write_metadata(tree.root, meta)
             for subsystem in prepared.subsystems:
-                self.deploy(subsystem, tree.root)
+                try:
+                    self.deploy(subsystem, tree.root)
+                except MorphError as error:
+                    raise _of_subsystem(subsystem, error) from error
             environment = self._environment(prepared) | self._hints(prepared, tree)
             environment["TMPDIR"] = str(private)
             self._configure(prepared, tree, environment)
@@ -213,3 +216,8 @@ class Pipeline:
     def _warn(self, text: str) -> None:
         """Tell a warning; of equal ones of a run only the first is shown."""
         self.tell(events.Status(text=text, level="warning"))
+
+
+def _of_subsystem(prepared: Prepared, error: MorphError) -> MorphError:
+    message = f"subsystem {prepared.deployment.name}: {error.message}"
+    return MorphError(message, reason=error.reason, hint=error.hint)

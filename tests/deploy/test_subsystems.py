@@ -109,7 +109,7 @@ def test_a_failure_inside_fails_the_whole(world: World) -> None:
     world.write("fail.write", "#!/bin/sh\necho no such luck >&2\nexit 7\n")
     world.cluster(entry({"outer": "out"}, entry({"inner": {"type": "fail", "location": "x"}})))
     ran = world.fail()
-    assert "Deployment outer failed: fail.write failed with code 7: no such luck" in ran.err
+    assert "Deployment outer failed: subsystem inner: fail.write failed with code 7: no such luck" in ran.err
     assert not (world.definitions / "out").exists()
 
 
@@ -131,3 +131,17 @@ def test_every_deployment_has_its_own(world: World) -> None:
     assert first.startswith("in ")
     assert second.startswith("in ")
     assert first != second
+
+
+def test_failures_name_the_subsystem(world: World) -> None:
+    world.write("no.check", "#!/bin/sh\necho no >&2; exit 1\n")
+    world.write("no.write", "#!/bin/sh\necho never >&2; exit 1\n")
+    world.write("bad.write", "#!/bin/sh\necho bad >&2; exit 1\n")
+    for kind, said in (
+        ("no", "checking outer failed: subsystem inner: no.check failed with code 1: no"),
+        ("bad", "Deployment outer failed: subsystem inner: bad.write failed with code 1: bad"),
+    ):
+        world.cluster(
+            entry({"outer": "out"}, entry({"inner": {"type": kind, "location": "x"}})),
+        )
+        assert said in world.fail().err

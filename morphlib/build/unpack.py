@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,18 @@ from morphlib.build.members import MTIME_NS, Member, parents
 from morphlib.errors import MorphError, Reason
 
 _CHUNK = 1 << 20
+
+# What a kernel takes: bytes of a name, of a path and of what a symlink leads to; ids; and numbers
+# of devices.
+_MAX_NAME = 255
+_MAX_PATH = 4000  # with some left for that of the directory
+_MAX_TARGET = 4095
+_MAX_ID = (1 << 32) - 2
+_MAX_MAJOR = (1 << 12) - 1
+_MAX_MINOR = (1 << 20) - 1
+
+#: What the library raises for archives that are none. (Of headers it follows any number.)
+_BROKEN = (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError)
 
 
 def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
@@ -38,7 +51,7 @@ def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
             for info in archive:
                 unpacking.add(archive, info)
             _check_end(tar, archive.offset)
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
+    except _BROKEN as error:
         raise _damaged(tar, str(error)) from error
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EPERM):
@@ -58,7 +71,7 @@ def check_tar(tar: Path) -> None:
             for info in archive:
                 rules.take(info)
             _check_end(tar, archive.offset)
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OSError) as error:
+    except (*_BROKEN, OSError) as error:
         raise _damaged(tar, str(error)) from error
 
 
@@ -90,6 +103,11 @@ class _Rules:
 
     def take(self, info: tarfile.TarInfo) -> _Taken:
         path = self._checked(info.name)
+        self._check_numbers(info)
+        if info.issym() and not 0 < len(os.fsencode(info.linkname)) <= _MAX_TARGET:
+            raise _damaged(self.tar, f"{info.name!r} is a link to nothing that could be")
+        if "\0" in info.linkname:
+            raise _damaged(self.tar, f"{info.name!r} is a link with a null byte")
         if path == ".":
             if not info.isdir():
                 raise _damaged(self.tar, "its top is not a directory")
@@ -109,7 +127,17 @@ class _Rules:
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or "\0" in name or not name:
             raise _damaged(self.tar, f"{name!r} leads out of it")
+        raw = os.fsencode(name)
+        if len(raw) > _MAX_PATH or any(len(part) > _MAX_NAME for part in raw.split(b"/")):
+            raise _damaged(self.tar, f"{name[:100]!r}... is too long a name")
         return "/".join(part for part in parts if part not in ("", ".")) or "."
+
+    def _check_numbers(self, info: tarfile.TarInfo) -> None:
+        numbers = [(info.size, sys.maxsize), (info.uid, _MAX_ID), (info.gid, _MAX_ID)]
+        if info.ischr() or info.isblk():
+            numbers += [(info.devmajor, _MAX_MAJOR), (info.devminor, _MAX_MINOR)]
+        if not all(0 <= number <= most for number, most in numbers):
+            raise _damaged(self.tar, f"{info.name!r} has a size, owner or number that can't be")
 
     def _missing_parents(self, path: str) -> tuple[str, ...]:
         missing = []

@@ -14,7 +14,7 @@ import pytest
 
 from morphlib.build.archive import write_tar
 from morphlib.build.members import MTIME, Member, file_member, walk_tree
-from morphlib.build.unpack import unpack_tar
+from morphlib.build.unpack import check_tar, unpack_tar
 from morphlib.errors import MorphError, Reason
 from tests.build.isolation import Failed, in_namespace, list_tree
 
@@ -199,6 +199,45 @@ def test_hostile_archives_are_refused(tmp_path: Path, infos: list[tuple[str, byt
     assert caught.value.reason is Reason.CACHE
     assert (tmp_path / "outside").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "into", "outside"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "n" * 256),
+        ("name", "n/" * 2100 + "n"),
+        ("uid", 1 << 32),
+        ("gid", -2),
+        ("size", -1024),
+        ("devmajor", 1 << 20),
+        ("linkname", ""),
+        ("linkname", "a\0b"),
+        ("linkname", "x" * 5000),
+    ],
+)
+def test_what_can_not_be_is_refused_before_it_is_unpacked(
+    tmp_path: Path, field: str, value: str | int
+) -> None:
+    info = tarfile.TarInfo("f")
+    info.type = {"devmajor": tarfile.CHRTYPE, "linkname": tarfile.SYMTYPE}.get(field, FILE)
+    setattr(info, field, value)
+    if field == "linkname":
+        info.pax_headers = {"linkpath": str(value)}
+    tar = tmp_path / "a.tar"
+    tar.write_bytes(info.tobuf(tarfile.GNU_FORMAT if field != "linkname" else tarfile.PAX_FORMAT))
+    with tar.open("ab") as file:
+        file.write(bytes(2048))
+    for look in (check_tar, lambda tar: unpack_tar(tar, tmp_path / "into")):
+        with pytest.raises(MorphError, match="is damaged"):
+            look(tar)
+
+
+def test_headers_without_end_are_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("long")
+    info.type = tarfile.GNUTYPE_LONGNAME
+    (tmp_path / "a.tar").write_bytes(info.tobuf() * 3000 + bytes(1024))
+    with pytest.raises(MorphError, match="is damaged"):
+        check_tar(tmp_path / "a.tar")
 
 
 def test_later_member_replaces_a_symlink_rather_than_writing_through_it(tmp_path: Path) -> None:

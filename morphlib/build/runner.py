@@ -119,13 +119,15 @@ def _start(command: Sequence[bytes]) -> tuple[int, int, int]:
     try:
         for fd in (block, telling):
             os.set_inheritable(fd, True)
-        descriptors = [b"--block-fd", b"%d" % block, b"--info-fd", b"%d" % telling]
+        more = [b"--block-fd", b"%d" % block, b"--info-fd", b"%d" % telling]
+        # As it does not hear of SIGCHLD it would outlive a runner that is killed.
+        more.append(b"--die-with-parent")
         # Handed down to the first process in the sandbox: orphans of one command, which become its
         # children, are then gone at once, and no zombies for the next one to see.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         pid = os.posix_spawn(
             command[0],
-            [*command, *descriptors, b"--", b"true"],
+            [*command, *more, b"--", b"true"],
             {},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nothing, 0),
@@ -237,7 +239,8 @@ def _serve_in_sandbox(
 ) -> None:
     bubblewrap, first, messages = _start(command)
     try:
-        children += [os.pidfd_open(pid) for pid in (bubblewrap, first)]
+        for pid in (bubblewrap, first):
+            children.append(os.pidfd_open(pid))
     except ProcessLookupError:
         raise _not_made(_read_all(messages)) from None
     _wait_until_ready(first, [*capabilities, more], messages)

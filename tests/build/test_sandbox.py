@@ -28,6 +28,7 @@ from morphlib.build.sandbox import (
 from morphlib.build.sandboxroot import Mount, MountKind, RootKind
 from morphlib.build.staging import stage
 from morphlib.errors import MorphError, Reason
+from morphlib.process import wait_until
 from tests.build.isolation import Failed, in_child, in_namespace, make_layer, tools_layer
 
 MOUNT_POINTS = ["dev", "proc", "tmp", "x.build", "x.inst", "objects"]
@@ -490,6 +491,7 @@ def test_what_bubblewrap_says_is_told(
     monkeypatch.setattr("morphlib.build.sandbox._CAPABILITY_ARGUMENTS", tuple(arguments))
     with pytest.raises(Failed, match=f"could not make a sandbox: bwrap: .*{why}"):
         _run(place, user, "true")
+    assert wait_until(lambda: not _processes_with(os.fsencode(place)), 5)
 
 
 def test_a_launcher_that_is_killed_is_started_anew(place: Path, user: int) -> None:
@@ -526,6 +528,7 @@ def test_a_runner_that_is_killed_breaks_its_sandbox_only(place: Path, user: int)
                 except MorphError as error:
                     told = error
             assert not _processes_with(b"98.31")
+            assert wait_until(lambda: not _processes_with(os.fsencode(place)), 5)
             after = run_in_sandbox(sandbox, ["sh", "-c", "exit 5"], file.fileno())
         return told.message, told.reason.value, after.status
 

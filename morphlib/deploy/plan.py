@@ -9,6 +9,7 @@ from typing import Any
 
 from morphlib.definitions.models import Cluster, ClusterSystem
 from morphlib.deploy.arguments import Request, is_selected, parse_arguments
+from morphlib.deploy.clashes import find_clashes
 from morphlib.deploy.parameters import (
     inherited,
     is_yes,
@@ -114,6 +115,9 @@ class _Planning:
         ]
         if not found and not self.errors:
             self._wrong(f"{self.cluster.path} has no deployments")
+        if not self.errors:
+            for problem in find_clashes(self.circumstances.root, found):
+                self._wrong(problem)
         planned = {deployment.name for each in found for deployment in each.walk()}
         for name in self.request.variables:
             if name not in planned:

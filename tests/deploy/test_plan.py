@@ -34,7 +34,7 @@ def messages(cluster: Cluster, *arguments: str, **circumstances: Any) -> list[st
 
 
 THREE = load_cluster(
-    entry("a", {"a2": tar(), "a1": tar()}),
+    entry("a", {"a2": tar("a2.tar"), "a1": tar("a1.tar")}),
     entry("b", {"b": tar()}, entry("c", {"inner": tar("/in")}, entry("d", {"d.e": tar("deep")}))),
 )
 
@@ -261,7 +261,7 @@ def test_subsystems_are_no_upgrades_unless_told() -> None:
 
 def test_an_upgrade_without_a_place_of_its_own() -> None:
     found = plan(THREE, "a1", upgrade=True)
-    assert target(found.deployments[0])[:2] == ("tar", "x.tar")
+    assert target(found.deployments[0])[:2] == ("tar", "a1.tar")
     assert found.warnings == (
         '"upgrade-type" and "upgrade-location" were not specified for system a1, using "type" and '
         '"location"',
@@ -383,3 +383,32 @@ def test_secrets_are_not_shown() -> None:
 )
 def test_names_of_secrets(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
+
+
+def test_deployments_that_would_write_over_each_other() -> None:
+    cluster = load_cluster(
+        entry("a", {"one": tar("x/y.tar"), "two": tar("x//z/../y.tar"), "three": tar("y.tar")}),
+        entry("b", {"four": {"type": "extensions/rawdisk", "location": "/defs/x/y.tar"}}),
+    )
+    with pytest.raises(MorphError) as caught:
+        plan(cluster)
+    for name in ("two", "four"):
+        assert f"deployments one and {name} have the same location" in str(caught.value)
+    assert "three" not in str(caught.value)
+    plan(cluster, "two", "three")
+    plan(cluster, "one.location=1", "two.location=2")
+    plan(
+        load_cluster(
+            entry("a", {name: {"type": "sysroot", "location": "x"} for name in ("a", "b")}),
+            entry(
+                "a", {name: {"type": "openstack", "location": "http://h"} for name in ("c", "d")}
+            ),
+            entry("a", {"e": tar("/x")}, entry("b", {"e1": tar("x")})),
+            entry("a", {"f": tar("/y")}, entry("b", {"f1": tar("x")})),
+        )
+    )
+    nested = load_cluster(
+        entry("a", {"e": tar("/x")}, entry("b", {"e1": tar("x"), "e2": tar("/x")}))
+    )
+    with pytest.raises(MorphError, match="deployments e1 and e2 have the same location"):
+        plan(nested)

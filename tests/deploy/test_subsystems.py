@@ -109,7 +109,10 @@ def test_a_failure_inside_fails_the_whole(world: World) -> None:
     world.write("fail.write", "#!/bin/sh\necho no such luck >&2\nexit 7\n")
     world.cluster(entry({"outer": "out"}, entry({"inner": {"type": "fail", "location": "x"}})))
     ran = world.fail()
-    assert "Deployment outer failed: subsystem inner: fail.write failed with code 7: no such luck" in ran.err
+    assert (
+        "Deployment outer failed: subsystem inner: fail.write failed with code 7: no such luck"
+        in ran.err
+    )
     assert not (world.definitions / "out").exists()
 
 

@@ -161,11 +161,12 @@ _NOTHING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _NONE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-@pytest.mark.parametrize("what", ["download", "push", "push-artifacts"])
+@pytest.mark.parametrize("what", ["question", "download", "push", "push-artifacts"])
 def test_interrupt_does_not_wait_for_a_cache_server(trove: Trove, what: str) -> None:
     trove.chunk("one", build=["true"])
     trove.write()
     command, setting, answers = {
+        "question": ("build", "artifact-cache-server", []),
         "download": ("build", "artifact-cache-server", [b"ALL"]),
         "push": ("build", "share-server", [_NOTHING]),
         "push-artifacts": ("push-artifacts", "share-server", [_NONE, _NOTHING]),

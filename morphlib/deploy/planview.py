@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from morphlib.credentials import hide_credentials, hide_passwords
 from morphlib.deploy.plan import Deployment, DeployPlan
+from morphlib.text import make_printable
 
 
 def plan_as_data(plan: DeployPlan, secret: Collection[str] = ()) -> Mapping[str, object]:
@@ -33,7 +34,8 @@ def _as_data(deployment: Deployment, secret: Collection[str]) -> dict[str, objec
 
 def plan_as_text(plan: DeployPlan, secret: Collection[str] = ()) -> str:
     """See `plan_as_data`."""
-    return "\n".join(line for each in plan.deployments for line in _lines(each, secret, ""))
+    lines = (line for each in plan.deployments for line in _lines(each, secret, ""))
+    return make_printable("\n".join(lines))
 
 
 def _lines(deployment: Deployment, secret: Collection[str], indent: str) -> Iterator[str]:

@@ -361,6 +361,11 @@ def test_secrets_are_not_shown() -> None:
         assert "not-shown" not in text
 
 
+def test_a_plan_does_not_drive_the_terminal() -> None:
+    found = plan(load_cluster(entry("a", {"x\x1b[2J": tar("\x1b]0;y\a", NOTE="\x9bz")})))
+    assert plan_as_text(found).replace("\n", "").isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [

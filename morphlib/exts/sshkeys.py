@@ -40,7 +40,11 @@ def read_keys(files: tuple[str, ...]) -> bytes:
     keys, errors = b"", []
     for name in files:
         try:
-            content = Path(name).expanduser().read_bytes()
+            path = Path(name).expanduser()
+            if path.exists() and not path.is_file():  # of pipes and devices, reading may not end
+                errors.append(f"SSHKEYS: {name} is no file")
+                continue
+            content = path.read_bytes()
         except (OSError, RuntimeError) as error:  # RuntimeError: the home of nobody
             why = (error.strerror if isinstance(error, OSError) else None) or error
             errors.append(f"SSHKEYS: can't read {name}: {why}")

@@ -60,9 +60,10 @@ def _one_line(name: str, help_text: str, shown: str = "") -> Parameter[str]:
     """Text that goes into a line of the boot loader's configuration."""
 
     def parse(value: str) -> str:
-        if not value.isprintable():
+        line = value.strip()  # a text that YAML folds ends in a newline
+        if not line.isprintable():
             raise ValueError(f"{name} has to be one line of text")
-        return value.strip()
+        return line
 
     return Parameter(name, help_text, parse, "", shown=shown)
 

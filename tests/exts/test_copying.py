@@ -126,3 +126,12 @@ def test_nfsboot_leaves_the_network_alone(tree: Path) -> None:
     succeed("nfsboot.configure", tree, env={"NFSBOOT_CONFIGURE": "True"})
     expected = "auto lo\niface lo inet loopback\n"
     assert (tree / "etc/network/interfaces").read_text() == expected
+
+
+def test_sshkeys_are_files(tree: Path, tmp_path: Path) -> None:
+    """Reading something else may never end."""
+    os.mkfifo(tmp_path / "pipe")
+    said = fail("sshkeys.configure", tree, env={"SSHKEYS": f"/dev/zero {tmp_path}/pipe"})
+    assert "/dev/zero is no file" in said
+    assert "pipe is no file" in said
+    assert not (tree / "root").exists()

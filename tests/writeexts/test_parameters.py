@@ -6,6 +6,7 @@ from typing import TypeVar
 import pytest
 
 from morphlib.errors import MorphError, MorphErrors
+from morphlib.writeexts.imageparameters import KERNEL_ARGS
 from morphlib.writeexts.parameters import (
     Parameter,
     boolean,
@@ -87,3 +88,11 @@ def test_all_errors_at_once() -> None:
         read_parameters(declared, {"DISK_SIZE": "many"})
     assert "Cannot parse DISK_SIZE value many" in str(caught.value)
     assert "NAME was not given" in str(caught.value)
+
+
+def test_arguments_of_the_kernel_are_one_line() -> None:
+    """Text that YAML folds ends in a newline, which is no second line."""
+    given = read_parameters([KERNEL_ARGS], {"KERNEL_ARGS": "quiet console=ttyS0\n"})
+    assert given[KERNEL_ARGS] == "quiet console=ttyS0"
+    with pytest.raises(MorphError, match="KERNEL_ARGS has to be one line of text"):
+        read_parameters([KERNEL_ARGS], {"KERNEL_ARGS": "quiet\nlabel other\n"})

@@ -39,7 +39,7 @@ class Assembled:
 def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assembled:
     """Raises MorphError for settings that can't be."""
     check_settings(settings)
-    artifacts = Artifacts(settings.artifact_dir, _log_event, serve_unlisted=settings.serve_unlisted)
+    artifacts = Artifacts(settings.artifact_dir, log_event, serve_unlisted=settings.serve_unlisted)
     repositories = Repositories(settings.repo_dir, direct=settings.direct_mode)
     uploads = Uploads(artifacts, settings.max_artifact_size)
     context = Context(
@@ -83,7 +83,7 @@ def _make_puller(settings: ServerSettings, uploads: Uploads) -> Puller:
         ) from error
 
 
-def _log_event(event: AnyEvent) -> None:
+def log_event(event: AnyEvent) -> None:
     if isinstance(event, Status):
         _log.log(_LEVELS.get(event.level, logging.INFO), "%s", event.text)
 

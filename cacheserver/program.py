@@ -77,6 +77,8 @@ def _run(program: str, argv: Sequence[str], invocation: Invocation) -> int:
         print(format_help(program), end="")
     elif "dump-config" in invocation.actions:
         print(format_config(settings, entries), end="")
+    elif settings.gc:
+        return _collect(settings)
     else:
         _serve(settings, argv, describe_version())
     return 0
@@ -116,10 +118,21 @@ def format_help(program: str) -> str:
     return formatter.getvalue()
 
 
+def _collect(settings: ServerSettings) -> int:
+    """Remove what may go and say so. The exit status says whether all is within its limits."""
+    from cacheserver.collecting import collect_once, describe
+    from morphlib.events import silence
+
+    report = collect_once(settings, silence, dry_run=settings.dry_run)
+    sys.stdout.write(make_printable(describe(report)))
+    return 0 if report.sufficient and not report.failed else 1
+
+
 def _serve(settings: ServerSettings, argv: Sequence[str], version: str) -> None:
     """Serve until a signal ends it. Raises MorphError if that can't begin."""
     from cacheserver.accesslog import AccessLog
-    from cacheserver.assembly import assemble
+    from cacheserver.assembly import assemble, log_event
+    from cacheserver.collecting import start_collecting
     from cacheserver.repositories import allow_many_files
 
     _begin_log(settings, argv)
@@ -142,6 +155,7 @@ def _serve(settings: ServerSettings, argv: Sequence[str], version: str) -> None:
             hint="Is another server there? Choose another with --port or --address.",
         ) from error
     threading.Thread(target=server.serve, daemon=True).start()
+    start_collecting(settings, log_event)
     logging.getLogger("morph.cacheserver").info("listening at %s port %d", *server.bind_addr[:2])
     if settings.port_file is not None:
         threading.Thread(

@@ -112,6 +112,39 @@ class ServerSettings:
     )
     tls_clients_only: bool = flag_field("and so must clients that only read", group=Group.TLS)
 
+    gc: bool = flag_field(
+        "remove what the settings below say, tell what was kept and why, and exit",
+        group=Group.STORAGE,
+    )
+    dry_run: bool = flag_field("with --gc, only say what would be removed", group=Group.STORAGE)
+    gc_interval: int = number_field(
+        3600,
+        "while serving, remove it this often, if the settings below limit anything (0: never)",
+        group=Group.STORAGE,
+        metavar="SECONDS",
+        minimum=0,
+    )
+    gc_max_size: int = size_field(
+        0, "artifacts take no more than this (0: any size)", group=Group.STORAGE
+    )
+    gc_min_space: int = size_field(
+        0, "free space that artifacts leave on the disk", group=Group.STORAGE
+    )
+    gc_expire_after: int = number_field(
+        0,
+        "artifacts that were not used for so long go even if there is room (0: never)",
+        group=Group.STORAGE,
+        metavar="SECONDS",
+        minimum=0,
+    )
+    gc_keep_younger_than: int = number_field(
+        86_400,
+        "artifacts that were used within this time never go",
+        group=Group.STORAGE,
+        metavar="SECONDS",
+        minimum=0,
+    )
+
     threads: int = number_field(
         128, "requests that are worked on at once", group=Group.LIMITS, minimum=2
     )

@@ -79,6 +79,8 @@ complete -c morph -l cachedir -x -a '(__fish_complete_directories)' -d 'director
 complete -c morph -l compiler-cache-dir -x -a '(__fish_complete_directories)' -d 'directory for ccache (default: CACHEDIR/ccache)'
 complete -c morph -l tempdir-min-space -x -d 'free space wanted for temporary files'
 complete -c morph -l cachedir-min-space -x -d 'free space wanted for the cache'
+complete -c morph -l gc-max-size -x -d 'gc lets all artifacts together take no more than this (0: any size)'
+complete -c morph -l gc-expire-after -x -d 'gc deletes artifacts unused for this long even if there is room (0: never)'
 complete -c morph -l cachedir-artifact-delete-older-than -x -d 'gc deletes all artifacts unused for this long, when space is short'
 complete -c morph -l cachedir-artifact-keep-younger-than -x -d 'gc never deletes artifacts used within this time'
 complete -c morph -l dry-run -d 'say what gc would remove, and remove nothing'

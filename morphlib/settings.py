@@ -222,6 +222,18 @@ class Settings:
     cachedir_min_space: int = size_field(
         4_000_000_000, "free space wanted for the cache", group=Group.STORAGE
     )
+    gc_max_size: int = size_field(
+        0,
+        "gc lets all artifacts together take no more than this (0: any size)",
+        group=Group.STORAGE,
+    )
+    gc_expire_after: int = number_field(
+        0,
+        "gc deletes artifacts unused for this long even if there is room (0: never)",
+        group=Group.STORAGE,
+        metavar="SECONDS",
+        minimum=0,
+    )
     cachedir_artifact_delete_older_than: int = number_field(
         604_800,
         "gc deletes all artifacts unused for this long, when space is short",

@@ -108,6 +108,7 @@ class _Collection:
         self._listener = listener
         self._delete = remove_tree
         self._removed: list[GcAction] = []
+        self._fits = True
         self._failed: dict[tuple[What, str], GcFailure] = {}
 
     def run(self, clock: Callable[[], float]) -> GcReport:
@@ -118,6 +119,7 @@ class _Collection:
             plan = plan_collection(take_inventory(self.where, self.limits), self.limits, clock())
             before = len(self._removed)
             kept = (*plan.kept, *self._execute(plan))
+            self._fits = plan.fits
             if self._is_sufficient() or len(self._removed) == before:
                 break
         failed = tuple(self._failed.values())
@@ -217,7 +219,7 @@ class _Collection:
         return room.available < required
 
     def _is_sufficient(self) -> bool:
-        return not any(self._is_short(place) for place in Place)
+        return self._fits and not any(self._is_short(place) for place in Place)
 
 
 def _tell_outcome(report: GcReport, listener: Listener) -> None:

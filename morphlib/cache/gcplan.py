@@ -1,9 +1,10 @@
 """What garbage collection would remove, and why: arithmetic on what was found on disk.
 
 What nobody can need any more goes in any case: staging areas that no build holds, what belongs to
-areas that vanished, temporary files whose writers died. The rest goes only while there is too
-little room: first deployments and unpacked layers in the directory for temporary files, then
-sources in the artifact cache. Nothing goes that a running build uses.
+areas that vanished, temporary files whose writers died, and sources that were not used for as long
+as somebody said. The rest goes only while there is too little room: first deployments and unpacked
+layers in the directory for temporary files, then sources in the artifact cache, of which there may
+also be too much. Nothing goes that a running build uses.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Limits:
     cachedir_min: int
     delete_older_than: float = 7 * 86400.0
     keep_younger_than: float = 86400.0
+    #: bytes that all sources together may take; 0: any number
+    max_size: int = 0
+    #: seconds after which an unused source goes even if there is room; 0: never
+    expire_after: float = 0.0
 
     def required(self, place: Place, *, one_device: bool) -> int:
         """The free bytes that a place should have: on one device, what both need together."""
@@ -107,11 +112,13 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class GcPlan:
-    """Removals in order, what stays, and whether there should be room enough in the end."""
+    """Removals in order, what stays, and whether there should be room enough in the end. `fits`:
+    whether the sources then take no more than they may."""
 
     actions: tuple[GcAction, ...]
     kept: tuple[Kept, ...]
     sufficient: bool
+    fits: bool = True
 
 
 @dataclass(slots=True)
@@ -121,6 +128,7 @@ class _Planner:
     inventory: Inventory
     limits: Limits
     free: dict[Place, int]
+    taken: int  # by sources
     actions: list[GcAction] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
 
@@ -128,11 +136,17 @@ class _Planner:
         required = self.limits.required(place, one_device=self.inventory.one_device)
         return self.free[place] < required
 
+    @property
+    def is_too_much(self) -> bool:
+        return 0 < self.limits.max_size < self.taken
+
     def remove(self, candidate: Candidate, reason: str, until_enough: Place | None = None) -> None:
         self.actions.append(GcAction(candidate, reason, until_enough))
         gaining = tuple(Place) if self.inventory.one_device else (candidate.place,)
         for place in gaining:
             self.free[place] += candidate.size
+        if candidate.what is What.SOURCE:
+            self.taken -= candidate.size
 
     def keep(self, candidate: Candidate, reason: str) -> None:
         self.kept.append(Kept(candidate, reason))
@@ -151,12 +165,14 @@ class _Planner:
 def plan_collection(inventory: Inventory, limits: Limits, now: float) -> GcPlan:
     """Decide what to remove. `now` is in seconds since the epoch."""
     free = {Place.TEMP: inventory.temp_free, Place.CACHE: inventory.cache_free}
-    planner = _Planner(inventory, limits, free)
+    taken = sum(each.size for each in inventory.candidates if each.what is What.SOURCE)
+    planner = _Planner(inventory, limits, free, taken)
     _plan_garbage(planner)
     _plan_temp(planner)
     _plan_sources(planner, now)
-    sufficient = not any(planner.is_short(place) for place in Place)
-    return GcPlan(tuple(planner.actions), tuple(planner.kept), sufficient)
+    fits = not planner.is_too_much
+    sufficient = fits and not any(planner.is_short(place) for place in Place)
+    return GcPlan(tuple(planner.actions), tuple(planner.kept), sufficient, fits)
 
 
 def _plan_garbage(planner: _Planner) -> None:
@@ -179,8 +195,8 @@ def _plan_temp(planner: _Planner) -> None:
 
 def _plan_sources(planner: _Planner, now: float) -> None:
     limits = planner.limits
-    unused = list(planner.unused(What.SOURCE))
-    if not planner.is_short(Place.CACHE):
+    unused = _expire(planner, planner.unused(What.SOURCE), now)
+    if not planner.is_short(Place.CACHE) and not planner.is_too_much:
         _keep_all(planner, unused)
         return
     younger: list[Candidate] = []
@@ -196,11 +212,27 @@ def _plan_sources(planner: _Planner, now: float) -> None:
             planner.keep(candidate, "last used in the future, says its file: a clock is wrong")
         elif age <= limits.keep_younger_than:
             planner.keep(candidate, f"used {describe_age(age)} ago")
+        elif planner.is_too_much:
+            reason = f"not used for {describe_age(age)}, and the cache is larger than it may be"
+            planner.remove(candidate, reason)
         elif planner.is_short(Place.CACHE):
             reason = f"not used for {describe_age(age)}, and there is too little room"
             planner.remove(candidate, reason, Place.CACHE)
         else:
             planner.keep(candidate, "there is room enough")
+
+
+def _expire(planner: _Planner, unused: Iterable[Candidate], now: float) -> list[Candidate]:
+    """Remove those that nobody used for too long in any case. Returns the others."""
+    limit = planner.limits.expire_after
+    left = []
+    for candidate in unused:
+        age = now - candidate.last_used
+        if limit and age > max(limit, planner.limits.keep_younger_than):
+            planner.remove(candidate, f"not used for {describe_age(age)}")
+        else:
+            left.append(candidate)
+    return left
 
 
 def _keep_all(planner: _Planner, candidates: Iterable[Candidate]) -> None:

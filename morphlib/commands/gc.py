@@ -2,9 +2,11 @@
 
 Staging areas that no build holds are removed in any case. While there is less free space than
 --tempdir-min-space and --cachedir-min-space ask for, deployments, unpacked artifacts and then
-artifacts that were not used for long are removed. Nothing is taken from a running build, and
-nothing that was used within --cachedir-artifact-keep-younger-than. Mirrors and compiler caches are
-left alone. With --dry-run it is only said what would be removed.
+artifacts that were not used for long are removed. With --gc-max-size artifacts that were not used
+for long are removed until the others take no more than that, and with --gc-expire-after those that
+were not used for so long in any case. Nothing is taken from a running build, and nothing that was
+used within --cachedir-artifact-keep-younger-than. Mirrors and compiler caches are left alone. With
+--dry-run it is only said what would be removed.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ def run(session: Session, arguments: Sequence[str]) -> None:
             settings.cachedir_min_space,
             settings.cachedir_artifact_delete_older_than,
             settings.cachedir_artifact_keep_younger_than,
+            settings.gc_max_size,
+            settings.gc_expire_after,
         ),
         session.listener,
         dry_run=settings.dry_run,

@@ -154,3 +154,38 @@ def test_ages_in_words() -> None:
         "2 hours",
         "2 days",
     ]
+
+
+def test_sources_go_oldest_first_until_the_rest_is_no_larger_than_it_may_be() -> None:
+    ages = (6, 4, 2, 0.5)
+    sources = [candidate(What.SOURCE, f"s{days}", days=days, size=30) for days in ages]
+    limits = Limits(100, 100, max_size=70)
+    made = plan(*sources, temp_free=1000, cache_free=1000, limits=limits)
+    assert removed(made) == ["s6", "s4"]
+    assert made.sufficient
+    assert {kept.reason for kept in made.kept} == {"there is room enough", "used 12 hours ago"}
+    made = plan(*sources, temp_free=1000, cache_free=1000, limits=Limits(100, 100, max_size=10))
+    assert removed(made) == ["s6", "s4", "s2"]
+    assert not made.sufficient
+    assert not made.fits
+
+
+def test_what_is_held_counts_but_does_not_go() -> None:
+    sources = [
+        candidate(What.SOURCE, "held", days=9, size=60, held="a build uses it"),
+        candidate(What.SOURCE, "free", days=2, size=30),
+    ]
+    limits = Limits(0, 0, max_size=70)
+    made = plan(*sources, limits=limits)
+    assert removed(made) == ["free"]
+    assert made.sufficient
+
+
+def test_what_nobody_used_for_too_long_goes_even_if_there_is_room() -> None:
+    sources = [candidate(What.SOURCE, f"s{days}", days=days) for days in (40, 20, 2)]
+    limits = Limits(0, 0, expire_after=30 * DAY)
+    made = plan(*sources, temp_free=1000, cache_free=1000, limits=limits)
+    assert removed(made) == ["s40"]
+    assert made.actions[0].reason == "not used for 40 days"
+    limits = Limits(0, 0, expire_after=1 * DAY, keep_younger_than=30 * DAY)
+    assert removed(plan(*sources, limits=limits)) == ["s40"]

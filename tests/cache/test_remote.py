@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from morphlib.cache.digests import format_digest
-from morphlib.cache.remote import Patience, RemoteArtifacts
+from morphlib.cache.remote import RemoteArtifacts
+from morphlib.cache.transfer import Patience
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Status
 from tests.cache.fickle_server import FickleServer, fickle_server

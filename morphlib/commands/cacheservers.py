@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from morphlib.cache.remote import Access, RemoteArtifacts
 from morphlib.commands.session import Session
 from morphlib.errors import MorphError, Reason
+from morphlib.events import AnyEvent, Listener, Status
+from morphlib.settings import Settings, default_values, derive_settings
 
 _OF_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
@@ -29,7 +31,27 @@ def open_cache_server(session: Session, url: str) -> RemoteArtifacts | None:
     if token and parts.scheme == "http" and parts.hostname not in _OF_THIS_MACHINE:
         session.warn(f"The token for {url} can be read by whoever sees the network: use https")
     access = Access(token, settings.server_certificate, settings.server_authorities)
-    return RemoteArtifacts(url, access=access, listener=session.listener)
+    listener = session.listener
+    if url == default_server():
+        listener = _chatty(listener)
+    return RemoteArtifacts(url, access=access, listener=listener)
+
+
+def default_server() -> str:
+    """The server that is asked where nobody says anything: few have it, and nobody misses it."""
+    unset = derive_settings(Settings(**default_values()))  # type: ignore[arg-type]
+    return unset.artifact_cache_server or ""
+
+
+def _chatty(listener: Listener) -> Listener:
+    """One that tells only those who want to hear everything."""
+
+    def tell(event: AnyEvent) -> None:
+        if isinstance(event, Status):
+            event = Status(text=event.text, level="chatty", source=event.source)
+        listener(event)
+
+    return tell
 
 
 def read_token(path: Path) -> str:

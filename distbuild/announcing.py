@@ -16,6 +16,7 @@ from distbuild.messages import (
     StepStarted,
 )
 from distbuild.policy import events as e
+from distbuild.policy.state import State
 from distbuild.sharedcache import SharedCache
 
 
@@ -52,6 +53,18 @@ def announce(controller: Announcer, command: e.Command) -> None:
             build.tell(StepFailed(build=build.id, step_name=build.by_key[key].name))
         case e.EndRequest():
             _end(controller, build, command)
+
+
+def announce_waiting(build: Build, state: State) -> None:
+    """Say so if a build that has just begun has to wait for a worker."""
+    if build.graph is None:
+        return
+    arch = build.graph.arch
+    key = state.waiting(build.id, arch)
+    if key is not None:
+        which = "" if state.can_build(arch) else f" that builds for {arch}"
+        name = build.by_key[key].name
+        build.progress(f"Ready to build {name}: waiting for a worker{which} to become available")
 
 
 def _end(controller: Announcer, build: Build, command: e.EndRequest) -> None:

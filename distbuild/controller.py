@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distbuild.announcing import announce
+from distbuild.announcing import announce, announce_waiting
 from distbuild.builds import Build, Builds
 from distbuild.connection import reactor
+from distbuild.durations import Durations
 from distbuild.graphing import Graphing
+from distbuild.graphs import GraphSource
 from distbuild.helpers import Helpers
 from distbuild.initiators import Initiator
 from distbuild.journal import Begun, Journal, Over
@@ -26,6 +28,7 @@ from distbuild.remoteworker import RemoteWorker
 from distbuild.sharedcache import SharedCache
 from distbuild.transfers import Transfers
 from distbuild.workermessages import JobBuilt, JobFailed, JobOutput, Offer, Step
+from morphlib.cache.records import Records
 from morphlib.errors import MorphError
 
 _log = logging.getLogger("morph.distbuild")
@@ -42,6 +45,7 @@ class Means:
     shared: SharedCache
     call: tuple[str, ...]
     worker_cache_port: int
+    records: Records
     tell: Callable[[str], None]
 
 
@@ -59,6 +63,7 @@ class Controller:
         self._deciding = False
         self._restored: set[str] = set()
         self._graphing = Graphing(self.helpers, means.shared, means.call, self)
+        self._durations = Durations(means.records)
         self._transfers = Transfers(means.shared, means.worker_cache_port, self)
 
     @property
@@ -135,6 +140,7 @@ class Controller:
                 len(build.followers) + build.is_expected,
             )
         )
+        announce_waiting(build, self._state)
         self._settle(build)
 
     def fail(self, build: Build, reason: str) -> None:
@@ -192,6 +198,7 @@ class Controller:
         job = self._state.jobs.get(message.job)
         if job is None or job.worker != worker.name:
             return  # it has nothing to say about what others do
+        self._durations.end(job.id, is_built=isinstance(message, JobBuilt))
         if isinstance(message, JobBuilt):
             self.decide(e.JobBuilt(job.id))
         else:
@@ -215,7 +222,9 @@ class Controller:
     def _do(self, command: e.Command) -> None:
         match command:
             case e.Start(job, worker, key):
-                self._workers[worker].run_step(job, self._step_of(job, key))
+                step, source = self._step_of(job, key)
+                self._durations.begin(job, source)
+                self._workers[worker].run_step(job, step)
             case e.Stop(job, worker):
                 self._workers[worker].cancel(job)
             case e.Transfer(job, worker, key):
@@ -226,14 +235,16 @@ class Controller:
             case _:
                 announce(self, command)
 
-    def _step_of(self, job: str, key: str) -> Step:
+    def _step_of(self, job: str, key: str) -> tuple[Step, GraphSource]:
         build = self.builds.get(self._state.jobs[job].request)
         assert build is not None
-        return Step(
+        source = build.by_key[key]
+        step = Step(
             repo=build.request.repo,
             ref=build.request.ref,
             morphology=build.request.morphology,
             original_ref=build.request.original_ref,
             key=key,
-            name=build.by_key[key].name,
+            name=source.name,
         )
+        return step, source

@@ -43,7 +43,7 @@ def _next_request(state: State, architecture: str) -> Request | None:
         request = state.requests[request_id]
         own = (-request.priority, request.share, request.number)
         if best is None or own < rank:
-            if request.schedule.has_ready(architecture):
+            if request.schedule.peek(architecture) is not None:
                 best, rank = request, own
             else:
                 done.append(request_id)

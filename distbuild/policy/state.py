@@ -96,6 +96,16 @@ class State:
     free: dict[str, dict[str, None]] = field(default_factory=dict)
     eager: dict[str, dict[str, None]] = field(default_factory=dict)
 
+    def waiting(self, request: str, architecture: str) -> str | None:
+        """A key of a request that is ready, and for which no worker is free."""
+        found = self.requests.get(request)
+        task = None if found is None else found.schedule.peek(architecture)
+        return None if task is None else task.id
+
+    def can_build(self, architecture: str) -> bool:
+        """Whether a worker that is there builds for it."""
+        return any(architecture in worker.architectures for worker in self.workers.values())
+
     def live_job(self, key: str) -> Job | None:
         job = self.live.get(key)
         return None if job is None else self.jobs[job]

@@ -101,19 +101,19 @@ class Schedule:
         somebody else may have claimed it, or brought its result."""
         return task_id in self.skipped or task_id in self.running or task_id in self.done
 
-    def has_ready(self, pool: str = "build") -> bool:
-        """Whether `take` would give a task."""
+    def peek(self, pool: str = "build") -> Task | None:
+        """The task that `take` would give."""
         ready = self._ready.get(pool)
         while ready and self._is_over(ready[0][2]):
             heapq.heappop(ready)
-        return bool(ready)
+        return self.tasks[ready[0][2]] if ready else None
 
     def take(self, pool: str = "build") -> Task | None:
         """The ready task of a pool that is to run next, now running; None where none is ready."""
-        if not self.has_ready(pool):
-            return None
-        task = self.tasks[heapq.heappop(self._ready[pool])[2]]
-        self.running.add(task.id)
+        task = self.peek(pool)
+        if task is not None:
+            heapq.heappop(self._ready[pool])
+            self.running.add(task.id)
         return task
 
     def claim(self, task_id: str) -> None:

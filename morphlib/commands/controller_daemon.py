@@ -28,6 +28,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from distbuild.messages import Role
     from distbuild.remoteworker import RemoteWorker
     from distbuild.sharedcache import open_shared_cache
+    from morphlib.cache.records import Records
     from morphlib.commands.programs import morph_call
 
     settings = session.settings
@@ -45,7 +46,9 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     )
     party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file))
     call = morph_call(session, "controller")
-    means = Means(shared, call, settings.worker_cache_server_port, session.status)
+    # Where calculate-build-graph looks for them.
+    records = Records(settings.cachedir / "records.sqlite", session.listener)
+    means = Means(shared, call, settings.worker_cache_server_port, records, session.status)
     journal = Journal(settings.cachedir / "distbuild" / "journal")
     controller = Controller(means, journal, secrets.token_hex(4))
 
@@ -64,3 +67,4 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         controller.add_worker(RemoteWorker(controller, address, party))
     run_reactor()
     journal.close()
+    records.close()

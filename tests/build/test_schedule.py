@@ -51,11 +51,11 @@ def test_what_runs_elsewhere_is_not_taken() -> None:
     taken = schedule.take()
     assert taken is not None
     assert taken.id == "b"
-    assert not schedule.has_ready()
+    assert schedule.peek() is None
     schedule.finish("a")
-    assert schedule.has_ready()
+    assert schedule.peek() == Task("c", ("a",), 1)
     schedule.finish("c")  # somebody else had it
-    assert not schedule.has_ready()
+    assert schedule.peek() is None
     assert schedule.take() is None
 
 
@@ -76,7 +76,7 @@ def test_what_was_claimed_too_early_waits_again_for_what_it_needs() -> None:
     assert first.id == "a"
     assert schedule.take() is None
     schedule.finish("a")
-    assert schedule.has_ready()
+    assert schedule.peek() is not None
 
 
 @given(graphs)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,10 +122,13 @@ def alive(pid: int) -> bool:
 
 
 def test_what_a_cancelled_program_started_ends_too() -> None:
-    # With -m, the inner shell is a process group of its own; and it does not heed SIGTERM.
-    script = """set -m; (trap '' TERM; sh -c 'echo $PPID'; sleep 100; echo never) & wait"""
+    inner = (
+        "import os, signal, time; os.setpgid(0, 0); signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " print(os.getpid(), flush=True); time.sleep(100); print('never')"
+    )
     with helper() as (daemon, _):
-        argv = ("sh", "-c", script)
+        # It makes itself a process group, and does not heed SIGTERM.
+        argv = ("sh", "-c", '"$0" -c "$1" & wait', sys.executable, inner)
         daemon.say(ExecRequest(id="1", argv=argv))
         pid = int(daemon.hear().stdout)
         began = time.monotonic()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from distbuild.oldprotocol import encode_old
+from morphlib.cache.records import Records
+from morphlib.process import wait_until
 from tests.commands.world import SYSTEM, World
-from tests.distbuild.network import Meanwhile, Network
+from tests.distbuild.network import PATIENCE, Meanwhile, Network
 
 Networks = Callable[..., Network]
 
@@ -69,6 +72,17 @@ def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, worl
     ran = world.run("build", SYSTEM, artifact_cache_server=network.url("shared-read"))
     assert ran.status == 0, ran.err
     assert "Starting actual build" not in ran.out
+
+
+def test_how_long_steps_took_is_known_to_the_next_build(network: Network) -> None:
+    network.change_app("sleep 2")
+    network.build()
+    records = Records(network.home / "controller" / "records.sqlite")
+    with records:
+        times = records.estimate([("app", "0" * 64), ("lib", "0" * 64), ("never", "0" * 64)])
+    assert set(times) == {"app", "lib"}
+    assert times["app"] > times["lib"]
+    assert times["app"] > 2
 
 
 def test_a_failure_is_told_with_its_reason(network: Network) -> None:
@@ -185,6 +199,23 @@ def test_a_worker_without_room_is_passed_over(networks: Networks) -> None:
     assert f"Finished building demo{other}" in ran.out
     # It is left alone for a while.
     assert ran.out.count(full) == 1
+
+
+def test_a_build_says_what_it_waits_for(networks: Networks, world: World) -> None:
+    network = networks()
+    network.processes["worker-0"].kill()
+    network.wait_for("controller", "is lost")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM, "shell"))
+    assert wait_until(lambda: (world.root / "net/controller/graphs").exists(), PATIENCE)
+    network.processes["worker-0-helper"].child.wait(30)
+    time.sleep(1)
+    network.start_worker(0)
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err
+    assert (
+        "Progress: Ready to build shell: waiting for a worker that builds for x86_64 to become"
+        " available\n"
+    ) in ran.out
 
 
 def test_an_old_initiator_understands_the_answer(network: Network) -> None:

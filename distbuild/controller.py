@@ -122,12 +122,14 @@ class Controller:
         else:
             self._graphing.cancel(build)
             self.end(build, BuildCancelled(build=build.id), "Cancelled")
+            self._settle(build)
 
     # What comes of graphing
 
     def schedule(self, build: Build) -> None:
         """The graph of a build is there, and what it lacks is known."""
         assert build.work is not None
+        unbuilt, total = len(build.work.tasks), build.work.total
         build.is_scheduled = True
         build.status = "Waiting for a worker to become available"
         request = build.request
@@ -141,6 +143,7 @@ class Controller:
             )
         )
         announce_waiting(build, self._state)
+        self.means.tell(f"Build {build.id}: {unbuilt} of {total} steps are to be built")
         self._settle(build)
 
     def fail(self, build: Build, reason: str) -> None:

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import tarfile
 import time
 from pathlib import Path
 
@@ -124,13 +123,11 @@ def test_impatient_people(world: World) -> None:
     assert_nothing_left(world)
 
 
-def half_a_tar(world: World) -> dict[str, str]:
-    """Variables with which tar writes half a file and does not come to an end."""
+def half_an_image(world: World) -> dict[str, str]:
+    """Variables with which squashfs writes half a file and does not come to an end."""
     program = world.write(
-        "bin/tar",
-        "#!/bin/sh\n"
-        'for word; do case "$word" in --file=*) echo half > "${word#--file=}";; esac; done\n'
-        f": > started\nexec sleep {world.trove.forever}\n",
+        "bin/mksquashfs",
+        f'#!/bin/sh\necho half > "$2"\n: > started\nexec sleep {world.trove.forever}\n',
         0o755,
     )
     return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
@@ -139,21 +136,21 @@ def half_a_tar(world: World) -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
 def test_a_target_is_old_or_new(any_world: World, number: signal.Signals) -> None:
     world = any_world
-    world.cluster(one={"type": "tar", "location": "images/one.tar"})
-    images = world.write("images/one.tar", "the old one").parent
+    world.cluster(one={"type": "squashfs", "location": "images/one"})
+    images = world.write("images/one", "the old one").parent
     started = world.definitions / "started"
     world.give()
-    process = world.start("deploy", CLUSTER, env=half_a_tar(world))
+    process = world.start("deploy", CLUSTER, env=half_an_image(world))
     wait_for(lambda: started.exists() or process.poll() is not None)
     assert len(list(images.iterdir())) == 2  # the other one is being written
     process.send_signal(number)
     process.communicate(timeout=60)
     wait_until_nothing_runs(world.trove)
-    assert [path.name for path in images.iterdir()] == ["one.tar"]
-    assert (images / "one.tar").read_text() == "the old one"
+    assert [path.name for path in images.iterdir()] == ["one"]
+    assert (images / "one").read_text() == "the old one"
     world.deploy()
-    assert tarfile.is_tarfile(images / "one.tar")
-    assert [path.name for path in images.iterdir()] == ["one.tar"]
+    assert (images / "one").read_bytes().startswith(b"hsqs")
+    assert [path.name for path in images.iterdir()] == ["one"]
 
 
 def test_a_killed_process_fails_its_deployment(any_world: World) -> None:

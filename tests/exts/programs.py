@@ -12,6 +12,8 @@ EXTS = Path(__file__).parents[2] / "morphlib" / "exts"
 
 
 NOBODY = 65534
+#: A home that not even root can make: libraries keep caches there.
+HOME = "/proc/none"
 
 
 def run_extension(
@@ -24,7 +26,7 @@ def run_extension(
     """Run `NAME.KIND` with an environment of nothing but PATH and `env`; root may say as whom."""
     return subprocess.run(
         [sys.executable, EXTS / name, *args],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(env or {})},
+        env={"PATH": os.environ["PATH"], "HOME": HOME, **(env or {})},
         cwd=cwd,
         user=user,
         group=user,
@@ -72,7 +74,7 @@ def run_in_namespace(
     is_root = os.geteuid() == 0
     return subprocess.run(
         ["unshare", "--user", "--map-root-user", sys.executable, EXTS / name, *args],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **(env or {})},
+        env={"PATH": os.environ["PATH"], "HOME": HOME, **(env or {})},
         cwd=cwd,
         user=NOBODY if is_root else None,
         group=NOBODY if is_root else None,

@@ -68,7 +68,7 @@ def test_data_is_fed_and_failures_are_told(box: Sshd) -> None:
     with pytest.raises(MorphError, match=r"exit 3' failed on testbox \(exit status 3\)\n    bad"):
         run_remote(HOST, ["sh", "-c", "echo bad >&2; exit 3"])
     assert remote_succeeds(HOST, ["true"])
-    assert not remote_succeeds(HOST, ["test", "-e", "/nonexistent"])
+    assert not remote_succeeds(HOST, ["test", "-e", "/proc/none"])
 
 
 def test_streams(box: Sshd, tmp_path: Path) -> None:

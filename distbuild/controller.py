@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from distbuild.announcing import announce, announce_waiting
 from distbuild.builds import Build, Builds
 from distbuild.connection import reactor
+from distbuild.crashing import passing
 from distbuild.durations import Durations
 from distbuild.graphing import Graphing
 from distbuild.graphs import GraphSource
@@ -98,6 +99,7 @@ class Controller:
         build = self.builds.new(request, initiator.name)
         self._journal.add(Begun(build.id, request, build.initiator))
         self.means.tell(f"Build {build.id}: {request.repo} {request.ref} {request.morphology}")
+        passing("controller", "begin")
         build.followers.append(initiator)
         self._graphing.start(build, patient=False)
 
@@ -129,6 +131,7 @@ class Controller:
     def schedule(self, build: Build) -> None:
         """The graph of a build is there, and what it lacks is known."""
         assert build.work is not None
+        passing("controller", "schedule")
         unbuilt, total = len(build.work.tasks), build.work.total
         build.is_scheduled = True
         build.status = "Waiting for a worker to become available"
@@ -203,6 +206,7 @@ class Controller:
             return  # it has nothing to say about what others do
         self._durations.end(job.id, is_built=isinstance(message, JobBuilt))
         if isinstance(message, JobBuilt):
+            passing("controller", "built")
             self.decide(e.JobBuilt(job.id))
         else:
             self.decide(e.JobFailed(job.id, message.fault, message.reason))
@@ -225,6 +229,7 @@ class Controller:
     def _do(self, command: e.Command) -> None:
         match command:
             case e.Start(job, worker, key):
+                passing("controller", "start")
                 step, source = self._step_of(job, key)
                 self._durations.begin(job, source)
                 self._workers[worker].run_step(job, step)

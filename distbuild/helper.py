@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING
 
 from distbuild.addresses import Address
 from distbuild.conversation import ConnectionLost, Conversation
+from distbuild.crashing import passing
 from distbuild.framing import MAX_OUTPUT
 from distbuild.handshake import Party
 from distbuild.messages import Role
@@ -79,6 +80,7 @@ class Programs:
                 pass
 
     def _start(self, request: ExecRequest) -> None:
+        passing("helper", "start")
         try:
             child = spawn(
                 request.argv,
@@ -111,6 +113,7 @@ class Programs:
             child.stdin.write(request.stdin)
             child.stdin.close()
         status = child.wait()
+        passing("helper", "ended")
         for reader in readers:
             reader.join(_DRAIN_SECONDS)
         with self._lock:

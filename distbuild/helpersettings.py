@@ -33,7 +33,7 @@ class HelperSettings:
     )
     debug_messages: bool = flag_field("accepted for old configurations, without effect")
     crash_condition: tuple[str, ...] = list_field(
-        (), "accepted for old configurations, without effect", metavar="CONDITION", hidden=True
+        (), "for tests: where to crash", metavar="CONDITION", hidden=True
     )
     quiet: bool = flag_field("show nothing but errors", letter="q")
     output: str = text_field("", "accepted for old configurations, without effect", hidden=True)

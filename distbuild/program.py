@@ -86,6 +86,7 @@ def format_help(program: str) -> str:
 
 def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
     """Work for the daemon. Raises MorphError."""
+    from distbuild import crashing
     from distbuild.addresses import Address
     from distbuild.handshake import Party, read_secret
     from distbuild.helper import serve
@@ -95,5 +96,6 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
 
     if settings.log not in ("", "none"):
         add_log(silence, settings, argv)
+    crashing.arm(settings.crash_condition)
     party = Party(Role.HELPER, read_secret(settings.distbuild_secret_file))
     serve(Address(settings.parent_address, settings.parent_port), party)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from distbuild.addresses import Address
 from distbuild.builds import Build, Builds
 from distbuild.connection import reactor
+from distbuild.crashing import passing
 from distbuild.daemon import in_thread
 from distbuild.graphs import GraphSource
 from distbuild.policy.events import Event, JobStored, TransferFailed
@@ -53,6 +54,7 @@ class Transfers:
 
     def _pull(self, job: Job, origin: Address, source: GraphSource) -> None:
         def done(result: object) -> None:
+            passing("transfers", "stored")
             for build in self._owner.builds.running():
                 build.stored.add(source.key)
             self._owner.decide(JobStored(job.id))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distbuild.connection import Connection
+from distbuild.crashing import passing
 from distbuild.faults import fault_of
 from distbuild.framing import encode
 from distbuild.helpers import Helpers, Program
@@ -107,6 +108,7 @@ class Worker:
 
     def _start(self, run: RunStep) -> None:
         _log.info("%s: building %s", run.job, run.step.name)
+        passing("worker", "start")
         job = self._jobs[run.job] = _Job(run)
         argv = [*self._abilities.call, "worker-build", "--", run.step.name]
         job.program = self.helpers.run(
@@ -130,6 +132,7 @@ class Worker:
                 connection.send(JobOutput(job=job.run.job, stdout=out, stderr=err))
 
     def _ended(self, job: _Job, status: int) -> None:
+        passing("worker", "ended")
         name = job.run.job
         _log.info("%s: %s ended with status %d", name, job.run.step.name, status)
         if status == 0:

@@ -19,6 +19,7 @@ from morphlib.errors import MorphError, Reason
 def run(session: Session, arguments: Sequence[str]) -> None:
     if arguments:
         raise MorphError("usage: morph controller-daemon", reason=Reason.USAGE)
+    from distbuild import crashing
     from distbuild.addresses import listen, parse_address, write_port_file
     from distbuild.controller import Controller, Means
     from distbuild.daemon import accept_at
@@ -32,6 +33,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from morphlib.commands.programs import morph_call
 
     settings = session.settings
+    crashing.arm(settings.crash_condition)
     if not settings.worker:
         raise MorphError(
             "Distbuild controller has no workers configured. Refusing to start.",

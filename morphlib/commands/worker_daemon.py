@@ -18,6 +18,7 @@ from morphlib.errors import MorphError, Reason
 def run(session: Session, arguments: Sequence[str]) -> None:
     if arguments:
         raise MorphError("usage: morph worker-daemon", reason=Reason.USAGE)
+    from distbuild import crashing
     from distbuild.addresses import listen, write_port_file
     from distbuild.daemon import Speakers, accept_at
     from distbuild.daemon import run as run_reactor
@@ -27,6 +28,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from morphlib.commands.programs import morph_call
 
     settings = session.settings
+    crashing.arm(settings.crash_condition)
     party = Party(Role.WORKER, read_secret(settings.distbuild_secret_file))
     listening = listen(settings.worker_daemon_address, settings.worker_daemon_port)
     port = listening.getsockname()[1]

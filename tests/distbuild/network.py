@@ -93,7 +93,8 @@ class Network:
         options = [f"--{key}={value}" for key, value in values.items()]
         return [str(MORPH), "--no-default-configs", *options]
 
-    def start_controller(self) -> None:
+    def start_controller(self, **settings: str) -> None:
+        """The controller, or the controller again, with more settings perhaps."""
         options = {
             "worker": ",".join(f"127.0.0.1:{self.ports[name]}" for name in self.workers),
             "worker-cache-server-port": str(self.ports["worker-cache"]),
@@ -105,6 +106,7 @@ class Network:
             "controller-initiator-port-file": str(self.port_file("controller")),
         }
         command = self.morph(self.home / "controller", 0, "unused")
+        options |= {name.replace("_", "-"): value for name, value in settings.items()}
         command += [f"--{key}={value}" for key, value in options.items()]
         self.start("controller", [*command, "controller-daemon"])
         self.ports["helpers"] = self.read_port("helpers")

@@ -106,3 +106,25 @@ def test_a_build_that_nobody_comes_back_for_after_a_restart_is_still_known(
     assert network.run("distbuild-cancel", build).status == 0
     listed = network.run("distbuild-list-jobs")
     assert "0 distbuild requests(s) currently in progress" in listed.out
+
+
+@pytest.mark.parametrize(
+    "condition", ["controller:begin:1", "controller:start:3", "transfers:stored:2"]
+)
+def test_a_controller_that_crashes_at_a_point_goes_on_from_there(
+    networks: Networks, condition: str
+) -> None:
+    network = networks()
+    network.processes["controller"].kill()
+    network.processes["controller-helper"].child.wait(30)
+    network.start_controller(crash_condition=condition)
+    started = network.run("distbuild-start", SYSTEM, "app")
+    assert network.processes["controller"].child.wait(60) == 255, network.logs()
+    module, point, _ = condition.split(":")
+    assert f"Crash triggered from {module}:{point}\n" in network.log("controller")
+    network.processes["controller-helper"].child.wait(30)
+    network.start_controller()
+    build = network.find_id()
+    followed = network.run("distbuild-attach", build)
+    assert followed.status == 0, started.out + followed.out + followed.err + network.logs()
+    assert any(".chunk.app-runtime" in name for name in network.shared)

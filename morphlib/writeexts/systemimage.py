@@ -48,6 +48,8 @@ from morphlib.writeexts.tree import Tree
 TIME = 683074800
 _LABEL = "baserock"
 _LARGE_DISK = 1 << 30
+_NODE, _SMALL_NODE = 16384, 4096
+_SMALL_ROOM = 128 << 20
 _SMALL_ESP, _LARGE_ESP = 8 << 20, 64 << 20
 
 
@@ -153,6 +155,7 @@ class DiskPlan:
                 label=_LABEL,
                 offset=start,
                 reserved=area,
+                node_size=_node_size(end - start),
             )
         except MorphError as error:
             if error.reason is Reason.SPACE:
@@ -216,13 +219,19 @@ def plan_disk(
     return DiskPlan(filesystem, entries, bootloader, firmware)
 
 
+def _node_size(room: int) -> int:
+    """Bytes of a block of the file system's trees: most of a small disk would be room for larger
+    ones that kernels want to have."""
+    return _SMALL_NODE if room < _SMALL_ROOM else _NODE
+
+
 def _esp_size(disk: int) -> int:
     return _SMALL_ESP if disk < _LARGE_DISK else _LARGE_ESP
 
 
 def _check_room(entries: Sequence[Entry], room: int, size: int) -> None:
     """Raise MorphError if the file system does not fit into `room` bytes of a disk of `size`."""
-    if (needed := least_size(entries)) > room:
+    if (needed := least_size(entries, node_size=_node_size(room))) > room:
         raise MorphError(
             f"the system does not fit on the disk: it needs {needed + size - room} bytes at least, "
             f"and the disk has {size}",

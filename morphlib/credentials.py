@@ -8,9 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 HIDDEN = "(hidden)"
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
-_SECRET_WORDS = frozenset(
-    ("pass", "passwd", "passphrase", "pin", "auth", "token", "tokens", "secret", "secrets")
-).union(("credential", "credentials", "key", "apikey", "privatekey", "secretkey"))
+#: Anywhere in a name.
+_SECRET_PARTS = ("password", "passwd", "passphrase", "token", "secret", "credential")
+_SECRET_WORDS = frozenset(("pass", "pin", "auth", "bearer", "pat", "psk", "key"))
+#: Written as one word; others that end so may be anything.
+_KEYS = frozenset(
+    f"{what}key"
+    for what in ("access", "api", "deploy", "host", "master", "private", "secret", "signing", "ssh")
+)
 _PUBLIC_WORDS = frozenset(("public", "pub", "host"))
 
 
@@ -19,9 +24,10 @@ def is_secret_name(name: str) -> bool:
 
     SSHKEYS, a list of files, doesn't, nor does a key that is called public.
     """
-    if "password" in name.lower():
+    if any(part in name.lower() for part in _SECRET_PARTS):
         return True
     words = [word.lower() for word in _WORD.findall(name)]
+    words = ["key" if word in _KEYS else word for word in words]
     found = _SECRET_WORDS.intersection(words)
     return bool(found - {"key"}) or ("key" in found and not _PUBLIC_WORDS.intersection(words))
 

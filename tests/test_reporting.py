@@ -54,7 +54,7 @@ def test_the_log_begins_with_what_shaped_the_run(tmp_path: Path) -> None:
         "doctor",
         "--trove-host=",
         "--log=morph.log",
-        "--cache-server=http://me:secret@127.0.0.1:1/",
+        "--cache-server=http://me:pa55phrase@127.0.0.1:1/",
         home=tmp_path,
         env={"DB_PASSWORD": "hunter2"},
     )
@@ -66,7 +66,7 @@ def test_the_log_begins_with_what_shaped_the_run(tmp_path: Path) -> None:
     assert "DEBUG setting: log = morph.log" in log
     assert "DEBUG # git --version" in log
     assert "hunter2" not in log
-    assert "secret" not in log
+    assert "pa55phrase" not in log
     assert stat.S_IMODE((tmp_path / "morph.log").stat().st_mode) == 0o600
 
 

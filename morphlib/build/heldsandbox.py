@@ -58,14 +58,21 @@ class Ended:
 
 class HeldSandbox:
     """Bubblewrap, waiting, and the runner. `command` is all of bubblewrap's arguments but those
-    of descriptors and of a program; commands get `capabilities`, its first process has `more`.
-    Raises MorphError (SANDBOX)."""
+    of descriptors and of a program; commands get `capabilities`, its first process has `more`, and
+    what is mounted at the paths `read_only` becomes so. Raises MorphError (SANDBOX)."""
 
     def __init__(
-        self, command: Sequence[Argument], cwd: str, capabilities: Sequence[str], more: str
+        self,
+        command: Sequence[Argument],
+        cwd: str,
+        capabilities: Sequence[str],
+        more: str,
+        read_only: Sequence[str],
     ) -> None:
         numbers = [CAPABILITY_NUMBERS[name] for name in capabilities]
-        wanted = ([_encode(e) for e in command], _encode(cwd), numbers, CAPABILITY_NUMBERS[more])
+        encoded = [_encode(each) for each in command]
+        also = CAPABILITY_NUMBERS[more]
+        wanted = (encoded, _encode(cwd), numbers, also, list(read_only))
         self._runner: int | None = None
         said = self._ask(wanted) or self._ask(wanted)  # somebody may have ended the launcher
         try:

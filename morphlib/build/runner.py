@@ -198,12 +198,12 @@ def _be_runner(connection: int, body: int) -> NoReturn:
     try:
         os.setsid()
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-        command, cwd, capabilities, more = _read_body(body)
+        command, cwd, capabilities, more, read_only = _read_body(body)
         requests = _close_others(connection)
         # IPC objects and keys that one sandbox leaves are not for the next one to find.
         syscalls.unshare(syscalls.CLONE_NEWIPC)
         syscalls.leave_session_keyring()
-        _serve_in_sandbox(requests, command, cwd, capabilities, more, children)
+        _serve_in_sandbox(requests, command, cwd, capabilities, more, read_only, children)
         status = 0
     except (_NoSandbox, OSError) as error:
         if requests is not None:
@@ -235,6 +235,7 @@ def _serve_in_sandbox(
     cwd: bytes,
     capabilities: Sequence[int],
     more: int,
+    read_only: Sequence[str],
     children: list[int],
 ) -> None:
     bubblewrap, first, messages = _start(command)
@@ -253,11 +254,22 @@ def _serve_in_sandbox(
     syscalls.setns(namespaces[0], syscalls.CLONE_NEWNS)
     for fd in namespaces:
         os.close(fd)
+    for path in read_only:  # bubblewrap does it too, and reads the list of mounts for each
+        _make_read_only(path)
     os.chdir(cwd)
     syscalls.limit_capabilities(capabilities)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     requests.send(READY + b"%d" % os.getpid())
     _serve(requests, cwd)
+
+
+def _make_read_only(path: str) -> None:
+    mount = syscalls.open_tree(path)
+    try:
+        syscalls.make_read_only(mount)
+        syscalls.attach(mount, path)
+    finally:
+        os.close(mount)
 
 
 def _close_others(connection: int) -> socket.socket:

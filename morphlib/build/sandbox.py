@@ -135,7 +135,9 @@ class OpenSandbox:
         if self._held is None:
             command = [*self._arguments(), "--cap-add", _FIRST_MAY_TOO]
             _tell_start([*command, "--", *argv])
-            self._held = HeldSandbox(command, self.sandbox.cwd, CAPABILITIES, _FIRST_MAY_TOO)
+            self._held = HeldSandbox(
+                command, self.sandbox.cwd, CAPABILITIES, _FIRST_MAY_TOO, _of_the_machine()
+            )
         else:
             _tell_start(argv)
         try:
@@ -161,6 +163,8 @@ class OpenSandbox:
             os.set_inheritable(writing, True)
             filtered = terminal_filter()
             command = [*self._arguments(), "--die-with-parent"]
+            for path in _of_the_machine():
+                command += ["--ro-bind", path, path]
             command += ["--json-status-fd", str(writing)]
             if filtered is not None:
                 command += ["--seccomp", str(filtered)]
@@ -199,7 +203,6 @@ class OpenSandbox:
             "/",
             "--proc",
             "/proc",
-            *_protect_machine(),
             "--unshare-pid",
             "--chdir",
             self.sandbox.cwd,
@@ -220,10 +223,10 @@ _CAPABILITY_ARGUMENTS = (
 
 
 @cache
-def _protect_machine() -> tuple[str, ...]:
-    """Bubblewrap's arguments that make the machine's part of /proc read-only."""
-    there = [path for path in (f"/proc/{name}" for name in _MACHINE_WIDE) if Path(path).exists()]
-    return tuple(argument for path in there for argument in ("--ro-bind", path, path))
+def _of_the_machine() -> tuple[str, ...]:
+    """The machine's part of /proc, which has to be read-only."""
+    there = (f"/proc/{name}" for name in _MACHINE_WIDE)
+    return tuple(path for path in there if Path(path).exists())
 
 
 @cache

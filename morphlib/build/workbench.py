@@ -36,6 +36,8 @@ class Workbench:
     leavings: Leavings = field(default_factory=Leavings)
     #: layers that were looked at before; the running build keeps them from being collected
     _layers: dict[tuple[str, ...], Layer] = field(default_factory=dict)
+    #: what chunks of a stratum are built on, by what comes with the strata below
+    _below: dict[tuple[ArtifactRef, ...], list[Layer]] = field(default_factory=dict)
 
     @property
     def graph(self) -> BuildGraph:
@@ -97,8 +99,12 @@ class Workbench:
         cost hardly grows with what is below it.
         """
         staged = self.graph.staged(source)
-        shared = self.graph.staged_with_strata(source)
-        return [*self.fold(self.layers_of(staged[:shared])), *self.layers_of(staged[shared:])]
+        count = self.graph.staged_with_strata(source)
+        shared = staged[:count]
+        below = self._below.get(shared)
+        if below is None:
+            below = self._below[shared] = self.fold(self.layers_of(shared))
+        return [*below, *self.layers_of(staged[count:])]
 
     def fold(self, layers: list[Layer]) -> list[Layer]:
         """The same layers, each full run of `_FOLDED` made into one.

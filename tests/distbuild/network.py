@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -256,6 +257,8 @@ class Network:
         for process in self.processes.values():
             if process.child.poll() is None:
                 process.child.terminate()
+                with contextlib.suppress(ProcessLookupError):  # it may have been stopped
+                    os.killpg(process.child.pid, signal.SIGCONT)
         for process in self.processes.values():
             try:
                 process.child.wait(15)

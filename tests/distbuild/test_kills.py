@@ -19,10 +19,12 @@ Networks = Callable[..., Network]
 def graphing(network: Network) -> Iterator[Meanwhile]:
     """A build whose graph is being computed, by a helper that is held up."""
     network.signal("controller-helper", signal.SIGSTOP)
-    building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
-    network.find_id()
-    # It goes on only to find that the other side is gone.
-    network.signal("controller-helper", signal.SIGCONT)
+    try:
+        building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+        network.find_id()
+    finally:
+        # It goes on only to find that the other side is gone.
+        network.signal("controller-helper", signal.SIGCONT)
     yield building
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from morphlib.cache.trees import delete_tree
 from morphlib.errors import MorphError, Reason
+from morphlib.writeexts.signals import held_back
 
 _SUFFIX = ".morph-part"
 _THERE = "it is there already"
@@ -116,19 +117,21 @@ def new_directory(target: Path, *, parents: bool = False) -> Iterator[Path]:
 @contextmanager
 def _held(place: Path, *, directory: bool) -> Iterator[Path]:
     """Something new beside `place`, locked; removed if it is still there in the end."""
-    try:
-        part, lock = _make(place, directory=directory)
-        while not _hold(part, lock):
-            os.close(lock)
+    with held_back() as let_through:
+        try:
             part, lock = _make(place, directory=directory)
-    except OSError as error:
-        raise _failure(place, error) from error
-    try:
-        yield part
-    finally:
-        # Before the lock goes, or another writer could be removing the same.
-        delete_tree(part)
-        os.close(lock)
+            while not _hold(part, lock):
+                os.close(lock)
+                part, lock = _make(place, directory=directory)
+        except OSError as error:
+            raise _failure(place, error) from error
+        try:
+            let_through()
+            yield part
+        finally:
+            # Before the lock goes, or another writer could be removing the same.
+            delete_tree(part)
+            os.close(lock)
 
 
 def _make(place: Path, *, directory: bool) -> tuple[Path, int]:

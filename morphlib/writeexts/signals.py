@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -39,11 +39,27 @@ def ended_by_signals() -> Iterator[None]:
         yield
     except Ended as ended:
         signal.signal(ended.number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         os.kill(os.getpid(), ended.number)
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """Signals that come in the block wait for its end, or until what it gives is called: something
+    is made, and the block that takes it away again is entered, without one in between."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def let_through() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield let_through
+    finally:
+        let_through()
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

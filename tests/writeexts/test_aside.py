@@ -11,6 +11,8 @@ import pytest
 from morphlib.errors import MorphError
 from morphlib.writeexts.aside import new_directory, new_file
 
+ROOT = Path(__file__).parents[2]
+
 
 def names(directory: Path) -> list[str]:
     return sorted(os.listdir(directory))
@@ -142,3 +144,32 @@ def test_long_names(tmp_path: Path) -> None:
     with new_file(tmp_path / name) as part:
         part.write_text("x")
     assert names(tmp_path) == [name]
+
+
+def test_a_signal_just_after_something_was_made_leaves_nothing(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, tempfile
+from pathlib import Path
+from morphlib.writeexts.aside import new_file
+from morphlib.writeexts.signals import ended_by_signals
+
+make = tempfile.mkstemp
+
+def make_and_be_ended(*arguments):
+    made = make(*arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return made
+
+tempfile.mkstemp = make_and_be_ended
+with ended_by_signals(), new_file(Path(sys.argv[1]) / "f"):
+    print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
+    assert list(tmp_path.iterdir()) == []

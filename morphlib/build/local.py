@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -89,14 +89,24 @@ def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
         signal.signal(signum, handler)
 
 
+#: What threads do beside the builds: fetching sources or artifacts, sending artifacts.
+_What = Literal["source", "artifacts", "sent"]
+_DOING: Mapping[_What, tuple[str, Reason]] = {
+    "source": ("fetch", Reason.SOURCE),
+    "artifacts": ("fetch", Reason.CACHE),
+    "sent": ("send", Reason.CACHE),
+}
+_FETCH = "fetch:"  # before the id of a source, the task that fetches for it
+
+
 @dataclass(slots=True)
 class _Fetched:
     """What a fetching thread came back with."""
 
     source: str
-    error: MorphError | None = None
-    what: Literal["source", "artifacts", "sent"] = "source"
-    duration: float = 0.0
+    error: MorphError | None
+    what: _What
+    duration: float
 
 
 @dataclass(slots=True)
@@ -165,7 +175,7 @@ class LocalBuild:
             source = self.graph.source(source_id)
             needs = [needed for needed in inputs(self.graph, source) if needed in wanted]
             if source.kind is Kind.CHUNK:
-                fetch = f"fetch:{source_id}"
+                fetch = _FETCH + source_id
                 tasks.append(Task(fetch, (), 0.0, "fetch"))
                 needs.append(fetch)
             cost = self._estimates.get(source_id, UNKNOWN_COST[source.kind])
@@ -244,7 +254,7 @@ class LocalBuild:
 
     def _start_fetches(self) -> None:
         while not self._stopping and (task := self.schedule.take("fetch")) is not None:
-            self._threads["source"].submit(self._fetch, task.id)
+            self._in_thread("source", task.id, self._fetch)
         while not self._stopping and len(self._downloads) < _DOWNLOADS:
             task = self.schedule.take("download")
             if task is None:
@@ -255,42 +265,44 @@ class LocalBuild:
                 for name in source.artifacts:
                     text = f"Fetching to local cache: artifact {name}"
                     self.listener(events.Status(text=text, source=source.name))
-                self._threads["artifacts"].submit(self._download, source)
+                self._in_thread("artifacts", source.id, self._download)
 
-    def _fetch(self, task_id: str) -> None:
-        """In a thread: bring a chunk's sources into the mirrors."""
-        source = self.graph.source(task_id.partition(":")[2])
-        try:
-            fetch_sources([git_source(source)], self.context.mirrors, self.context.aliases)
-            result = _Fetched(task_id)
-        except MorphError as error:
-            result = _Fetched(task_id, error)
-        except Exception as error:
-            message = f"can't fetch {source.name}: {type(error).__name__}: {error}"
-            result = _Fetched(task_id, MorphError(message, reason=Reason.SOURCE))
-        self._fetched.put(result)
-        self._awake()
+    def _in_thread(self, what: _What, task_id: str, work: Callable[[Source], object]) -> None:
+        """Do something for the source of a task beside the builds; `_collect_fetched` hears how it
+        went."""
+        self._threads[what].submit(self._work, what, task_id, work)
 
-    def _download(self, source: Source) -> None:
-        """In a thread: bring a source's artifacts from the cache server into the store."""
+    def _work(self, what: _What, task_id: str, work: Callable[[Source], object]) -> None:
+        source = self.graph.source(task_id.removeprefix(_FETCH))
         started = time.monotonic()
         error: MorphError | None = None
         try:
-            assert self.context.remote is not None
-            download_source(self.context.store, self.context.remote, source)
+            work(source)
         except MorphError as caught:
             error = caught
         except Exception as caught:
-            message = f"can't fetch {source.name}: {type(caught).__name__}: {caught}"
-            error = MorphError(message, reason=Reason.CACHE)
-        self._fetched.put(_Fetched(source.id, error, "artifacts", time.monotonic() - started))
-        self._awake()
-
-    def _awake(self) -> None:
+            doing, reason = _DOING[what]
+            message = f"can't {doing} {source.name}: {type(caught).__name__}: {caught}"
+            error = MorphError(message, reason=reason)
+        self._fetched.put(_Fetched(task_id, error, what, time.monotonic() - started))
         try:
             os.write(self._wake, b".")
         except OSError:
             pass  # the build ended meanwhile and nobody waits for this any more
+
+    def _fetch(self, source: Source) -> None:
+        """Bring a chunk's sources into the mirrors."""
+        fetch_sources([git_source(source)], self.context.mirrors, self.context.aliases)
+
+    def _download(self, source: Source) -> None:
+        """Bring a source's artifacts from the cache server into the store."""
+        assert self.context.remote is not None
+        download_source(self.context.store, self.context.remote, source)
+
+    def _push(self, source: Source) -> None:
+        """Send a source's artifacts to the cache server that gets them."""
+        assert self.context.push is not None
+        push_source(self.context.store, self.context.push, source)
 
     def _collect_fetched(self, wakeup: int) -> None:
         while not self._fetched.empty():
@@ -335,21 +347,7 @@ class LocalBuild:
             source = self._to_send.pop()
             if self._sends:
                 self._sending.add(source.id)
-                self._threads["sent"].submit(self._push, source)
-
-    def _push(self, source: Source) -> None:
-        """In a thread: send a source's artifacts."""
-        error: MorphError | None = None
-        try:
-            assert self.context.push is not None
-            push_source(self.context.store, self.context.push, source)
-        except MorphError as caught:
-            error = caught
-        except Exception as caught:
-            message = f"can't send {source.name}: {type(caught).__name__}: {caught}"
-            error = MorphError(message, reason=Reason.CACHE)
-        self._fetched.put(_Fetched(source.id, error, "sent"))
-        self._awake()
+                self._in_thread("sent", source.id, self._push)
 
     def _sent(self, fetched: _Fetched) -> None:
         self._sending.discard(fetched.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,7 +28,7 @@ class Follower(Protocol):
 class Build:
     """`last` is what ended it, for those who ask later. `stored` are keys that came into the shared
     cache since it was last asked. While it `is_expected` that its initiator comes back, it goes on
-    as if somebody followed it."""
+    as if somebody followed it. Times are seconds since the epoch."""
 
     id: str
     request: BuildRequest
@@ -42,6 +43,8 @@ class Build:
     is_scheduled: bool = False
     is_expected: bool = False
     last: Message | None = None
+    began: float = field(default_factory=time.time)
+    ended: float | None = None
 
     @property
     def is_forgotten(self) -> bool:
@@ -78,6 +81,10 @@ class Builds:
 
     def get(self, name: str) -> Build | None:
         return self._builds.get(name)
+
+    def all(self) -> list[Build]:
+        """Those that are remembered, in the order in which they were asked for."""
+        return list(self._builds.values())
 
     def running(self) -> list[Build]:
         return [build for build in self._builds.values() if not build.is_over]

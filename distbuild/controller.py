@@ -7,6 +7,7 @@ that waits is done by helpers or by threads.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from distbuild.policy.decide import decide
 from distbuild.policy.state import State
 from distbuild.remoteworker import RemoteWorker
 from distbuild.sharedcache import SharedCache
+from distbuild.status.history import History
+from distbuild.status.overview import Watched
 from distbuild.transfers import Transfers
 from distbuild.workermessages import JobBuilt, JobFailed, JobOutput, Offer, Step
 from morphlib.cache.records import Records
@@ -57,6 +60,7 @@ class Controller:
         self.means = means
         self.builds = Builds()
         self.helpers = Helpers()
+        self.history = History()
         self._journal = journal
         self._state = State(prefix, settled=not journal.unfinished)
         self._workers: dict[str, RemoteWorker] = {}
@@ -66,6 +70,7 @@ class Controller:
         self._graphing = Graphing(self.helpers, means.shared, means.call, self)
         self._durations = Durations(means.records)
         self._transfers = Transfers(means.shared, means.worker_cache_port, self)
+        self.watched = Watched(self._state, self.builds, self.history, self._workers)
 
     @property
     def shared(self) -> SharedCache:
@@ -83,6 +88,7 @@ class Controller:
         self._restored = {entry.build for entry in self._journal.unfinished}
         for entry in self._journal.unfinished:
             build = self.builds.new(entry.request, entry.initiator, entry.build)
+            build.began = entry.at or build.began
             self.means.tell(f"Taking up build {build.id} of {build.request.morphology} again")
             self._graphing.start(build, patient=True)
             build.is_expected = True
@@ -97,7 +103,8 @@ class Controller:
 
     def begin(self, request: BuildRequest, initiator: Initiator) -> None:
         build = self.builds.new(request, initiator.name)
-        self._journal.add(Begun(build.id, request, build.initiator))
+        self._journal.add(Begun(build.id, request, build.initiator, build.began))
+        self.history.touch()
         self.means.tell(f"Build {build.id}: {request.repo} {request.ref} {request.morphology}")
         passing("controller", "begin")
         build.followers.append(initiator)
@@ -136,6 +143,7 @@ class Controller:
         build.is_scheduled = True
         build.status = "Waiting for a worker to become available"
         request = build.request
+        self.history.plan(build)
         self.decide(
             e.RequestAdded(
                 build.id,
@@ -156,6 +164,8 @@ class Controller:
     def end(self, build: Build, last: Message, status: str) -> None:
         build.tell(last)
         build.last, build.status = last, status
+        build.ended = time.time()
+        self.history.touch()
         build.followers.clear()
         build.graph = build.work = None
         build.by_key = {}
@@ -190,6 +200,7 @@ class Controller:
         job = self._state.jobs.get(message.job)
         if job is None or job.worker != worker.name:
             return
+        self.history.logs.add(job.id, message.stdout + message.stderr)
         for build in self.wanting(job.key):
             build.tell(
                 StepOutput(
@@ -221,7 +232,10 @@ class Controller:
         self._deciding = True
         try:
             while self._events:
-                for command in decide(self._state, self._events.popleft()):
+                event = self._events.popleft()
+                commands = decide(self._state, event)
+                self.history.note(event, commands)
+                for command in commands:
                     self._do(command)
         finally:
             self._deciding = False

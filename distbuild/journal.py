@@ -20,6 +20,7 @@ class Begun(msgspec.Struct, frozen=True, tag="begun"):
     build: Id
     request: BuildRequest
     initiator: Text
+    at: float = 0.0  # seconds since the epoch; 0 if that is not known
 
 
 class Over(msgspec.Struct, frozen=True, tag="over"):

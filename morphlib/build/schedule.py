@@ -108,6 +108,12 @@ class Schedule:
             heapq.heappop(ready)
         return self.tasks[ready[0][2]] if ready else None
 
+    def ready(self, pool: str = "build", most: int | None = None) -> tuple[Task, ...]:
+        """The tasks of a pool that are ready, in the order in which `take` would give them."""
+        entries = [each for each in self._ready.get(pool, ()) if not self._is_over(each[2])]
+        first = sorted(entries) if most is None else heapq.nsmallest(most, entries)
+        return tuple(self.tasks[each] for each in dict.fromkeys(entry[2] for entry in first))
+
     def take(self, pool: str = "build") -> Task | None:
         """The ready task of a pool that is to run next, now running; None where none is ready."""
         task = self.peek(pool)

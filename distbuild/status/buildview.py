@@ -1,0 +1,269 @@
+"""One build as its page shows it: its steps, its timeline, what holds it up, how long it takes.
+
+`gather` takes what is needed out of a controller, which is quick. What is made of it is a function
+of that alone, so that it can be done in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from distbuild.messages import BuildFailed
+from distbuild.status.history import Attempt, AttemptState, Planned, StepName
+from distbuild.status.overview import BuildLine, BuildState, Watched, view_line
+from distbuild.status.paths import critical_path, seconds_left
+from morphlib.build.local import UNKNOWN_COST
+from morphlib.definitions.models import Kind
+
+#: What a step is that nobody began.
+WAITING = "waiting"
+_NO_STEP = StepName("?", "?")
+
+
+class BuildFacts(msgspec.Struct, frozen=True):
+    """`attempts` are those of the build's steps, by key, the first one first. `done`: keys that are
+    built. `slots`: how many steps the workers that are there build at a time for it."""
+
+    now: float
+    version: int
+    line: BuildLine
+    reason: str
+    planned: Planned | None
+    attempts: Mapping[str, tuple[Attempt, ...]]
+    done: frozenset[str]
+    slots: int
+
+
+class StepLine(msgspec.Struct, frozen=True):
+    """`state` is that of its last attempt, or "waiting". Times are seconds since the epoch."""
+
+    key: str
+    name: str
+    kind: str
+    state: str
+    worker: str
+    began: float | None
+    ended: float | None
+    attempts: int
+    expected: float
+    is_critical: bool
+    reason: str
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """An attempt in the timeline. Seconds count from the begin of it; without `until` it runs."""
+
+    job: str
+    key: str
+    name: str
+    lane: int
+    since: float
+    until: float | None
+    state: AttemptState
+    is_critical: bool
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """`began` is seconds since the epoch. Each lane is a worker, or one of its slots."""
+
+    began: float
+    span: float
+    lanes: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+
+class Critical(msgspec.Struct, frozen=True):
+    """The longest chain of steps, first to last, by durations as measured or expected."""
+
+    keys: tuple[str, ...]
+    seconds: float
+
+
+class Remaining(msgspec.Struct, frozen=True):
+    """What is left: steps, and the seconds until all are done, if that can be told. Of
+    `guesses` of the chunks nobody knows how long they take."""
+
+    steps: int
+    seconds: float | None
+    guesses: int
+
+
+class BuildView(msgspec.Struct, frozen=True):
+    version: int
+    build: BuildLine
+    reason: str
+    steps: tuple[StepLine, ...]
+    timeline: Timeline
+    critical: Critical
+    remaining: Remaining
+
+
+def gather(watched: Watched, name: str) -> BuildFacts | None:
+    """What a controller knows of a build, None if it knows no such build."""
+    build = watched.builds.get(name)
+    if build is None:
+        return None
+    history, state = watched.history, watched.state
+    now = history.now()
+    planned = history.planned.get(name)
+    tasks = planned.tasks if planned else ()
+    request = state.requests.get(name)
+    pools = {task.pool for task in tasks[-1:]}
+    return BuildFacts(
+        now=now,
+        version=history.version,
+        line=view_line(watched, build),
+        reason=build.last.reason if isinstance(build.last, BuildFailed) else "",
+        planned=planned,
+        attempts={
+            task.id: tuple(history.attempts[job] for job in jobs)
+            for task in tasks
+            if (jobs := history.by_key.get(task.id))
+        },
+        done=frozenset(request.schedule.done) if request else frozenset(),
+        slots=sum(
+            worker.capacity for worker in state.workers.values() if pools & worker.architectures
+        ),
+    )
+
+
+def attempts_of(facts: BuildFacts, key: str) -> tuple[Attempt, ...]:
+    """The attempts at a step for this build: an earlier one may have had it built before."""
+    assert facts.planned is not None
+    since, until = facts.planned.at, facts.line.ended or facts.now
+    return tuple(
+        attempt
+        for attempt in facts.attempts.get(key, ())
+        if (attempt.ended is None or attempt.ended >= since) and attempt.began <= until
+    )
+
+
+def view_build(facts: BuildFacts) -> BuildView:
+    planned = facts.planned or Planned(facts.line.began, (), {}, 0)
+    attempts = {task.id: found for task in planned.tasks if (found := attempts_of(facts, task.id))}
+    is_finished = facts.line.state is BuildState.FINISHED
+    done = {
+        task.id
+        for task in planned.tasks
+        if is_finished or task.id in facts.done or _is_built(attempts.get(task.id, ()))
+    }
+    elapsed = {
+        key: facts.now - found[-1].began
+        for key, found in attempts.items()
+        if found[-1].ended is None
+    }
+    durations = {
+        task.id: _duration(attempts.get(task.id, ()), task.cost, task.id in done, facts.now)
+        for task in planned.tasks
+    }
+    chain = critical_path(planned.tasks, durations)
+    on_path = frozenset(chain)
+    steps = []
+    for task in planned.tasks:
+        named = planned.names.get(task.id, _NO_STEP)
+        found = attempts.get(task.id, ())
+        is_critical = task.id in on_path
+        steps.append(_view_step(task.id, named, found, task.cost, task.id in done, is_critical))
+    return BuildView(
+        version=facts.version,
+        build=facts.line,
+        reason=facts.reason,
+        steps=tuple(steps),
+        timeline=_view_timeline(facts, planned, attempts, on_path),
+        critical=Critical(chain, sum(durations[key] for key in chain)),
+        remaining=_view_remaining(facts, planned, done, elapsed),
+    )
+
+
+def _is_built(attempts: tuple[Attempt, ...]) -> bool:
+    return bool(attempts) and attempts[-1].state is AttemptState.BUILT
+
+
+def _duration(attempts: tuple[Attempt, ...], cost: float, is_done: bool, now: float) -> float:
+    """Seconds from the begin of a step until what needs it can begin."""
+    last = attempts[-1] if attempts else None
+    if last is None:
+        return 0.0 if is_done else cost
+    if last.ended is None:
+        return max(cost, now - last.began)
+    return last.ended - last.began if is_done else cost
+
+
+def _view_step(
+    key: str,
+    named: StepName,
+    attempts: tuple[Attempt, ...],
+    cost: float,
+    is_done: bool,
+    is_critical: bool,
+) -> StepLine:
+    last = attempts[-1] if attempts else None
+    return StepLine(
+        key=key,
+        name=named.name,
+        kind=named.kind,
+        state=last.state.value if last else (AttemptState.BUILT.value if is_done else WAITING),
+        worker=last.worker if last else "",
+        began=last.began if last else None,
+        ended=last.ended if last else None,
+        attempts=len(attempts),
+        expected=cost,
+        is_critical=is_critical,
+        reason=last.reason if last else "",
+    )
+
+
+def _view_timeline(
+    facts: BuildFacts,
+    planned: Planned,
+    attempts: Mapping[str, tuple[Attempt, ...]],
+    on_path: frozenset[str],
+) -> Timeline:
+    every = sorted(
+        (attempt for found in attempts.values() for attempt in found),
+        key=lambda attempt: (attempt.began, attempt.worker, attempt.slot),
+    )
+    lanes: dict[tuple[str, int], int] = {}
+    bars = []
+    for each in every:
+        lane = lanes.setdefault((each.worker, each.slot), len(lanes))
+        until = each.built if each.built is not None else each.ended
+        bars.append(
+            Bar(
+                job=each.job,
+                key=each.key,
+                name=planned.names.get(each.key, _NO_STEP).name,
+                lane=lane,
+                since=max(0.0, each.began - planned.at),
+                until=None if until is None else max(0.0, until - planned.at),
+                state=each.state,
+                is_critical=each.key in on_path,
+            )
+        )
+    shared = {worker for worker, slot in lanes if slot}
+    return Timeline(
+        began=planned.at,
+        span=max(1.0, (facts.line.ended or facts.now) - planned.at),
+        lanes=tuple(
+            f"{worker} #{slot + 1}" if worker in shared else worker for worker, slot in lanes
+        ),
+        bars=tuple(bars),
+    )
+
+
+def _view_remaining(
+    facts: BuildFacts, planned: Planned, done: set[str], elapsed: Mapping[str, float]
+) -> Remaining:
+    left = [task for task in planned.tasks if task.id not in done]
+    chunks = [task for task in left if _is_chunk(planned, task.id)]
+    guesses = sum(task.cost == UNKNOWN_COST[Kind.CHUNK] for task in chunks)
+    # As for builds on one machine: a guess of which most is guessed tells nothing.
+    can_tell = left and facts.slots and facts.line.ended is None and guesses * 2 <= len(chunks)
+    seconds = seconds_left(planned.tasks, done, elapsed, facts.slots) if can_tell else None
+    return Remaining(len(left), seconds, guesses)
+
+
+def _is_chunk(planned: Planned, key: str) -> bool:
+    return planned.names.get(key, _NO_STEP).kind == Kind.CHUNK.value

@@ -52,16 +52,15 @@ class Member(NamedTuple):
         return self.mode & 0o170000 in (0o020000, 0o060000)
 
 
-def walk_tree(root: Path, *, normalise: bool = False, settled: bool = False) -> list[Member]:
+def walk_tree(root: Path, *, normalise: bool = False) -> list[Member]:
     """Every member of a tree sorted by path, its top first.
 
     With `normalise`, the modification time of all but directories becomes that of artifacts, and
     extended attributes go: archives don't keep them, and a layer must be what its archive is.
-    With `settled`, something that has another time is an error. Raises MorphError for what no
-    archive can hold, or if the tree can't be read.
+    Raises MorphError for what no archive can hold, or if the tree can't be read.
     """
     try:
-        return _walk(os.fspath(root), normalise=normalise, settled=settled)
+        return _walk(os.fspath(root), normalise=normalise)
     except OSError as error:
         what = os.fsdecode(error.filename or root)
         if len(what) > _SHOWN:
@@ -71,7 +70,7 @@ def walk_tree(root: Path, *, normalise: bool = False, settled: bool = False) -> 
         ) from error
 
 
-def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
+def _walk(top: str, *, normalise: bool) -> list[Member]:
     members: list[Member] = []
     add = members.append
     pending = [("", top)]
@@ -85,8 +84,6 @@ def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
                 kind = found.st_mode & 0o170000
                 if normalise:
                     _normalise(f"{directory}/{entry.name}", is_directory=kind == 0o040000)
-                elif settled and found.st_mtime_ns != MTIME_NS[1]:
-                    raise _unsettled(f"{directory}/{entry.name}")
                 if kind == 0o100000:
                     inode = (found.st_dev, found.st_ino) if found.st_nlink > 1 else None
                     add(
@@ -109,8 +106,6 @@ def _walk(top: str, *, normalise: bool, settled: bool) -> list[Member]:
     found = os.lstat(top)
     if normalise:
         _normalise(top, is_directory=True)
-    elif settled and found.st_mtime_ns != MTIME_NS[1]:
-        raise _unsettled(top)
     return [Member(".", found.st_mode, found.st_uid, found.st_gid), *members]
 
 
@@ -139,10 +134,6 @@ def _special(path: str, full: str, found: os.stat_result) -> Member:
         reason=Reason.BUILD,
         hint="Install files, directories, symlinks, FIFOs; declare device nodes as devices.",
     )
-
-
-def _unsettled(path: str) -> MorphError:
-    return MorphError(f"{path} was changed since it was unpacked", reason=Reason.CACHE)
 
 
 def _normalise(path: str, *, is_directory: bool) -> None:

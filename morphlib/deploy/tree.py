@@ -86,7 +86,7 @@ def system_layer(prepared: Prepared) -> Layer:
     name = source.filename(source.artifacts[0])
     directory = options.layers / layer_name(name)
     with KeyLocks(options.locks).acquire(f"{source.key}-layer"):
-        layer = load_layer(directory)
+        layer = load_layer(directory, may_fork=True)
         if layer is not None:
             return layer
         discard_layer(directory)

@@ -7,7 +7,7 @@ import mmap
 import os
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +22,7 @@ from morphlib.writeexts.base import (
 
 _BLOCK = 512
 _PIECE = 4 << 20
+_MOST_PIECES = os.sysconf("SC_IOV_MAX") - 2  # that are written at once
 _RECORD = 10240
 _LINK, _FILE = tarfile.LNKTYPE[0], tarfile.REGTYPE[0]
 _PLAIN = frozenset(b"0123456")
@@ -45,7 +46,7 @@ def write_base_tar(base: Base, archive: Path) -> None:
         with base.artifact.open("rb") as source, archive.open("wb", buffering=0) as out:
             # It is closed when the last piece of it is gone, which a failure may keep for a while.
             content = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
-            _Merge(memoryview(content), out, changes).run()
+            _Merge(content, out, changes).run()
     except OSError as error:
         raise _cannot_write(archive, error) from error
 
@@ -66,37 +67,36 @@ def _cannot_write(archive: Path, error: OSError) -> MorphError:
 
 
 class _Merge:
-    def __init__(self, source: memoryview, out: BinaryIO, changes: Changes) -> None:
+    def __init__(self, source: mmap.mmap, out: BinaryIO, changes: Changes) -> None:
         self._source = source
         self._entries = _Entries(out, changes)
         self._hidden, self._below = changes.hides()
 
     def run(self) -> None:
-        entries, source = self._entries, self._source
-        hidden, below = self._hidden, self._below
-        for path, header, start, end in self._members():
-            if entries.next_key is not None and entries.next_key <= _key(path):
+        entries, hidden, below = self._entries, self._hidden, self._below
+        write, source, next_key = entries.write, memoryview(self._source), entries.next_key
+        for path, beginning, start, end in self._members():
+            if next_key is not None and next_key <= _key(path):
                 entries.add_until(_key(path))
+                next_key = entries.next_key
             if path in hidden or (below and path.startswith(below)):
                 continue
-            if start != end:
-                entries.write(header, source[start:end])
-            else:
-                entries.write(header)
+            write(beginning, source[start:end])
         entries.add_until(None)
         entries.finish()
 
     def _members(self) -> Iterator[tuple[str, bytes, int, int]]:
-        """Each member: its path, its header as it is to be, where its data begins and ends."""
+        """Each member: its path, what its header is to begin with, where the rest of its header and
+        its data are."""
         source, position = self._source, 0
         long: dict[int, str] = {}
         while True:
-            header = bytes(source[position : position + _BLOCK])
+            header = source[position : position + _BLOCK]
             kind = header[156] if len(header) == _BLOCK else 0
             start = position + _BLOCK
             if kind in _LONG:
                 size = int(header[124:135], 8)
-                long[kind] = os.fsdecode(bytes(source[start : start + size]).rstrip(b"\0"))
+                long[kind] = os.fsdecode(source[start : start + size].rstrip(b"\0"))
                 position = start + size + -size % _BLOCK
                 continue
             if kind not in _PLAIN:
@@ -107,17 +107,21 @@ class _Merge:
             if long or len(name) > 98 or kind == _LINK or header[124] & 0x80 or header[108] & 0x80:
                 path, header, size = self._unusual(header, long)
                 long = {}
+                position = start + size + -size % _BLOCK
+                yield path, header, start, position
+                continue
+            size = int(header[124:135], 8) if kind == _FILE else 0
+            path = os.fsdecode(name)
+            if path.endswith("/"):
+                path = path[:-1]
+            end = start + size + -size % _BLOCK
+            if path == ".":
+                yield path, header, start, end
             else:
-                size = int(header[124:135], 8) if kind == _FILE else 0
-                path = os.fsdecode(name)
-                if path.endswith("/"):
-                    path = path[:-1]
-                if path != ".":
-                    total = int(header[148:154], 8) + _DOT_SLASH
-                    rest = header[len(name) + 2 : 148]
-                    header = b"./%b%b%06o\0 %b" % (name, rest, total, header[156:])
-            position = start + size + -size % _BLOCK
-            yield path, header, start, position
+                total = int(header[148:154], 8) + _DOT_SLASH
+                beginning = b"./%b%b%06o\0 " % (name, header[len(name) + 2 : 148], total)
+                yield path, beginning, position + len(beginning), end
+            position = end
 
     def _unusual(self, header: bytes, long: Mapping[int, str]) -> tuple[str, bytes, int]:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
@@ -143,7 +147,6 @@ class _Entries:
         self._next = next(self._fresh, None)
         self.next_key = _key(self._next[0]) if self._next else None
         self._pieces: list[bytes | memoryview] = []
-        self._waiting = 0
         self._size = 0
         self._first_names: dict[tuple[int, int], str] = {}
 
@@ -191,27 +194,39 @@ class _Entries:
                     )
                 left -= len(block)
                 self.write(block)
+                self._flush()
         self.write(bytes(-info.size % _BLOCK))
 
     def write(self, *pieces: bytes | memoryview) -> None:
         self._pieces += pieces
-        for piece in pieces:
-            self._waiting += len(piece)
-        if self._waiting >= _PIECE:
+        if len(self._pieces) >= _MOST_PIECES:
             self._flush()
 
     def _flush(self) -> None:
-        left = memoryview(b"".join(self._pieces))
-        self._pieces.clear()
-        self._size += self._waiting
-        self._waiting = 0
+        pieces = self._pieces
+        left = sum(map(len, pieces))
+        self._size += left
         while left:
-            left = left[self._out.write(left) :]
+            written = os.writev(self._out.fileno(), pieces)
+            left -= written
+            if left:
+                pieces = _after(pieces, written)
+        self._pieces.clear()
 
     def finish(self) -> None:
         self.write(_ZEROS)
-        self.write(bytes(-(self._size + self._waiting) % _RECORD))
         self._flush()
+        self.write(bytes(-self._size % _RECORD))
+        self._flush()
+
+
+def _after(pieces: Sequence[bytes | memoryview], size: int) -> list[bytes | memoryview]:
+    """The pieces without their first `size` bytes."""
+    left = list(pieces)
+    while size and size >= len(left[0]):
+        size -= len(left.pop(0))
+    left[0] = memoryview(left[0])[size:]
+    return left
 
 
 def _key(path: str) -> str:

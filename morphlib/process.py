@@ -75,14 +75,16 @@ def run(
     check: bool = True,
     timeout: float | None = None,
     pass_fds: Sequence[int] = (),
+    tidies: bool = False,
 ) -> Completed:
     """Run a program to its end and keep what it prints.
 
     `env` is the whole environment (None: the caller's own). `timeout` is in seconds; a program that
-    outlives it is killed and counts as failed. Raises ProcessError if it can't be started, or, with
+    outlives it is killed and counts as failed. What `tidies` is started even after an interruption:
+    it takes away what was made. Raises ProcessError if it can't be started, or, with
     `check`, if it fails.
     """
-    if _ending:
+    if _ending and not tidies:
         raise ProcessError(argv, None, b"interrupted")
     if on_start is not None:
         on_start(argv, env)
@@ -99,7 +101,7 @@ def run(
     except OSError as error:
         raise ProcessError(argv, None, (error.strerror or str(error)).encode()) from error
     with child:
-        if _ending:  # since we looked
+        if _ending and not tidies:  # since we looked
             child.terminate()
         try:
             out, err = child.communicate(stdin, timeout)

@@ -60,7 +60,7 @@ def pushed_branch(root: Path, prefix: str, *, keep: bool = False) -> Iterator[Bu
         yield branch
     finally:
         if not keep:
-            _push(root, f":{ref}")
+            _push(root, f":{ref}", tidies=True)
 
 
 def _commit_changes(root: Path, state: CheckoutState) -> str:
@@ -78,9 +78,9 @@ def _commit_changes(root: Path, state: CheckoutState) -> str:
         return _git(root, ["commit-tree", "-p", state.commit, "-m", message, tree], extra)
 
 
-def _push(root: Path, spec: str) -> None:
+def _push(root: Path, spec: str, *, tidies: bool = False) -> None:
     try:
-        _git(root, ["push", "--quiet", "--no-verify", "origin", spec], {})
+        _git(root, ["push", "--quiet", "--no-verify", "origin", spec], {}, tidies=tidies)
     except MorphError as error:
         raise MorphError(
             f"can't push to the remote origin of {root}: {error.message}",
@@ -91,12 +91,17 @@ def _push(root: Path, spec: str) -> None:
 
 
 def _git(
-    root: Path, arguments: Sequence[str], extra: Mapping[str, str], stdin: bytes | None = None
+    root: Path,
+    arguments: Sequence[str],
+    extra: Mapping[str, str],
+    stdin: bytes | None = None,
+    *,
+    tidies: bool = False,
 ) -> str:
     ceiling = {"GIT_CEILING_DIRECTORIES": str(root.absolute().parent)}
     environment = git_environment(extra={**ceiling, **extra})
     try:
-        done = run(["git", *arguments], env=environment, cwd=root, stdin=stdin)
+        done = run(["git", *arguments], env=environment, cwd=root, stdin=stdin, tidies=tidies)
     except ProcessError as error:
         raise MorphError(error.message, reason=Reason.SOURCE) from error
     return done.stdout.decode().strip()

@@ -28,6 +28,9 @@ class Announcer(Protocol):
 
     def end(self, build: Build, last: Message, status: str) -> None: ...
 
+    def elapsed(self, key: str) -> float:
+        """Seconds since somebody began to build a key."""
+
 
 def announce(controller: Announcer, command: e.Command) -> None:
     """Carry out a command that is about telling; others do nothing."""
@@ -40,12 +43,23 @@ def announce(controller: Announcer, command: e.Command) -> None:
         return
     match command:
         case e.TellStarted(_, key, worker, already):
-            name = build.by_key[key].name
-            kind = StepAlreadyStarted if already else StepStarted
-            build.tell(kind(build=build.id, step_name=name, worker_name=worker))
-            build.status = f"Building {name}"
+            source = build.by_key[key]
+            message = StepAlreadyStarted if already else StepStarted
+            build.tell(
+                message(
+                    build=build.id,
+                    step_name=source.name,
+                    worker_name=worker,
+                    kind=source.kind.value,
+                    key=key,
+                    elapsed=controller.elapsed(key) if already else 0.0,
+                    estimate=source.cost if source.measured else None,
+                )
+            )
+            build.status = f"Building {source.name}"
         case e.TellRetried(_, key, _, reason):
-            build.progress(f"Building {build.by_key[key].name} again: {reason}")
+            name = build.by_key[key].name
+            build.progress(f"Building {name} again: {reason}", name, "retry")
         case e.TellFinished(_, key, worker):
             name = build.by_key[key].name
             build.tell(StepFinished(build=build.id, step_name=name, worker_name=worker))

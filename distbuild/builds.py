@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from distbuild.graphs import Graph, GraphSource, Work
 from distbuild.messages import BuildProgress, BuildRequest, Message, StepOutput
@@ -61,8 +61,13 @@ class Build:
             if not (follower.is_slow and isinstance(message, StepOutput)):
                 follower.tell(message)
 
-    def progress(self, text: str) -> None:
-        self.tell(BuildProgress(build=self.id, message=text[:60_000]))
+    def progress(
+        self,
+        text: str,
+        step: str | None = None,
+        doing: Literal["transfer", "retry"] | None = None,
+    ) -> None:
+        self.tell(BuildProgress(build=self.id, message=text[:60_000], step_name=step, doing=doing))
 
 
 class Builds:

@@ -188,6 +188,13 @@ class Controller:
         found = (self.builds.get(each) for each in wanted.requests) if wanted else ()
         return [build for build in found if build is not None]
 
+    def elapsed(self, key: str) -> float:
+        job = self._state.live_job(key)
+        return 0.0 if job is None else self._durations.elapsed(job.id)
+
+    def slots(self, architecture: str) -> int:
+        return self._state.slots(architecture)
+
     def offered(self, worker: RemoteWorker, offer: Offer) -> None:
         running = tuple((run.job, run.step.key) for run in offer.running)
         architectures = frozenset(offer.architectures)

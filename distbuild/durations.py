@@ -23,6 +23,11 @@ class Durations:
         if len(self._begun) > _MOST_JOBS:  # of lost workers, nobody tells how theirs ended
             del self._begun[next(iter(self._begun))]
 
+    def elapsed(self, job: str) -> float:
+        """Seconds since a job began; 0 for one that is over, or began before a restart."""
+        begun = self._begun.get(job)
+        return 0.0 if begun is None else reactor.seconds() - begun[1]
+
     def end(self, job: str, *, is_built: bool) -> None:
         """A job ended. Of those that failed, nothing is to be learnt."""
         begun = self._begun.pop(job, None)

@@ -10,7 +10,8 @@ from distbuild.connection import reactor
 from distbuild.daemon import in_thread
 from distbuild.graphs import MAX_GRAPH, decode_graph, find_targets, plan_work
 from distbuild.helpers import Helpers, Program
-from distbuild.messages import BuildStarted, CacheState, GraphingFinished, GraphingStarted
+from distbuild.messages import BuildStarted, GraphingFinished, GraphingStarted
+from distbuild.progressing import describe_work
 from distbuild.sharedcache import SharedCache
 from morphlib.errors import MorphError
 
@@ -24,6 +25,8 @@ class Scheduler(Protocol):
     """What becomes of it."""
 
     def schedule(self, build: Build) -> None: ...
+
+    def slots(self, architecture: str) -> int: ...
 
     def fail(self, build: Build, reason: str) -> None: ...
 
@@ -102,5 +105,5 @@ class Graphing:
         # What others stored while the cache was being asked is there too.
         work = plan_work(build.graph, build.targets, present | build.stored)
         build.work = work
-        build.tell(CacheState(build=build.id, unbuilt=len(work.tasks), total=work.total))
+        build.tell(describe_work(build, self._scheduler.slots(build.graph.arch)))
         self._scheduler.schedule(build)

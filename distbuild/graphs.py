@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +24,8 @@ MAX_GRAPH = 64 << 20
 
 
 class GraphSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`needs`: keys of what has to be in the shared cache before. `cost`: expected seconds.
+    """`needs`: keys of what has to be in the shared cache before. `cost`: expected seconds, as it
+    was `measured` in earlier builds or else as is usual for its kind.
 
     `files`: those that make it count as built. `logs`: others that are worth having.
     """
@@ -37,6 +38,7 @@ class GraphSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: tuple[Name, ...]
     logs: tuple[Name, ...]
     cost: Annotated[float, Meta(ge=0, le=10**7)]
+    measured: bool = False
 
 
 class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +50,12 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[GraphSource, ...]
 
 
-def describe(graph: BuildGraph, estimate: Callable[[Source], float]) -> Graph:
+def describe(
+    graph: BuildGraph, estimates: Mapping[str, float], usual: Mapping[Kind, float]
+) -> Graph:
+    """`estimates`: seconds by id of a source, where earlier builds tell. `usual`: where they
+    don't."""
+
     def of(source: Source) -> GraphSource:
         keys = tuple(graph.source(each).key for each in inputs(graph, source))
         logs = (f"{source.key}.build-log",) if source.kind is Kind.CHUNK else ()
@@ -60,7 +67,8 @@ def describe(graph: BuildGraph, estimate: Callable[[Source], float]) -> Graph:
             needs=keys,
             files=source.filenames(),
             logs=logs,
-            cost=estimate(source),
+            cost=estimates.get(source.id, usual[source.kind]),
+            measured=source.id in estimates,
         )
 
     sources = tuple(of(source) for source in graph.sources)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import assert_never
 
 from distbuild import messages as m
 from distbuild.addresses import Address
 from distbuild.conversation import ConnectionLost, Conversation
+from distbuild.following import Follower
 from distbuild.handshake import Party
 from distbuild.messages import Role
 from distbuild.steplogs import StepLogs
-from morphlib.errors import MorphError, Reason
+from morphlib.events import Listener, Status
 
 #: Seconds before the second attempt to connect, and for which a lost controller is looked for.
 _RETRY_SECONDS, _RETURN_SECONDS, _RETURN_PAUSE = 30.0, 110.0, 2.0
@@ -22,12 +21,15 @@ _RETRY_SECONDS, _RETURN_SECONDS, _RETURN_PAUSE = 30.0, 110.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Initiator:
-    """`tell` shows a line to people. `what` names what is built, for messages."""
+    """`listener` shows what happens. `what` names what is built, for messages."""
 
     address: Address
     party: Party
-    tell: Callable[[str], None]
+    listener: Listener
     what: str = ""
+
+    def tell(self, text: str) -> None:
+        self.listener(Status(text=text))
 
     def ask(self, question: m.BuildCancel | m.BuildStatus | m.ListRequests) -> m.RequestOutput:
         """Ask about builds. Raises MorphError."""
@@ -76,7 +78,7 @@ class Initiator:
     def _follow(
         self, first: m.BuildRequest | m.BuildAttach, logs: StepLogs | None, build: str
     ) -> None:
-        follower = Follower(self.tell, self.what, logs, build)
+        follower = Follower(self.listener, self.what, logs, build)
         conversation = self._connect()
         try:
             conversation.say(first)
@@ -87,6 +89,7 @@ class Initiator:
                     if not follower.build:
                         raise
                     conversation.close()
+                    follower.lose()
                     self.tell(f"{error.message}; trying to reach it again")
                     conversation = self._reconnect()
                     conversation.say(m.BuildAttach(id=new_id(), build=follower.build))
@@ -100,82 +103,6 @@ class Initiator:
             raise
         finally:
             conversation.close()
-
-
-class Follower:
-    """Shows what a controller says of a build, and keeps the logs of its steps."""
-
-    def __init__(
-        self, tell: Callable[[str], None], what: str, logs: StepLogs | None, build: str
-    ) -> None:
-        self._tell = tell
-        self._what = what
-        self._logs = logs
-        self.build = build
-        self.is_done = False
-
-    def take(self, message: m.ToInitiator) -> None:
-        """Raises MorphError for a build that failed or was cancelled."""
-        match message:
-            case m.GraphingStarted(build=build):
-                self.build = build
-                self._tell("Computing build graph")
-            case m.GraphingFinished():
-                self._tell("Finished computing build graph")
-            case m.BuildStarted(build=build):
-                self._tell(
-                    f"Distbuild started with build request ID: {build}. To cancel, use `morph"
-                    f" distbuild-cancel {build}`."
-                )
-                self.is_done = self._logs is None
-            case m.CacheState(unbuilt=unbuilt, total=total):
-                self._tell(f"Need to build {unbuilt}/{total} artifacts")
-            case m.BuildProgress(message=text):
-                self._tell(f"Progress: {text}")
-            case m.BuildFinished(urls=urls):
-                for url in urls:
-                    self._tell(f"Artifact: {url}")
-                if not urls:
-                    self._tell("Controller did not give us any artifact URLs.")
-                self.is_done = True
-            case m.BuildFailed(reason=reason):
-                raise MorphError(
-                    f"Failed to build {self._what or self.build}: {reason}", reason=Reason.BUILD
-                )
-            case m.BuildCancelled():
-                raise MorphError("Build was cancelled", reason=Reason.BUILD)
-            case m.RequestOutput(message=text):
-                raise MorphError(text, reason=Reason.NOT_FOUND)
-            case m.StepStarted() | m.StepAlreadyStarted() | m.StepFinished() | m.StepFailed():
-                self._take_step(message)
-            case m.StepOutput(step_name=step, stdout=out, stderr=err):
-                if self._logs is not None:
-                    self._logs.write(step, out + err)
-            case m.Refused() | m.Ping():
-                pass  # conversations deal with them
-            case _:
-                assert_never(message)
-
-    def _take_step(
-        self, message: m.StepStarted | m.StepAlreadyStarted | m.StepFinished | m.StepFailed
-    ) -> None:
-        step = message.step_name
-        match message:
-            case m.StepStarted(worker_name=worker):
-                text, starts = f"Started building {step} on {worker}", True
-            case m.StepAlreadyStarted(worker_name=worker):
-                text, starts = f"{step} is already building on {worker}", True
-            case m.StepFinished(worker_name=worker):
-                text, starts = f"Finished building {step} on {worker}", False
-            case m.StepFailed():
-                text, starts = f"Build of {step} failed.", False
-        self._tell(text)
-        if self._logs is None:
-            return
-        if starts:
-            self._logs.start(step, text)
-        else:
-            self._logs.finish(step, text)
 
 
 def new_id() -> str:

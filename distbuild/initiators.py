@@ -20,6 +20,7 @@ from distbuild.messages import (
     Message,
     RequestOutput,
 )
+from distbuild.progressing import describe_work
 from morphlib.errors import MorphError
 
 _NOT_RUNNING = "Given build-request ID does not match any running build IDs."
@@ -42,6 +43,8 @@ class Building(Protocol):
     def unfollow(self, build: Build, initiator: Initiator) -> None: ...
 
     def cancel(self, build: Build) -> None: ...
+
+    def slots(self, architecture: str) -> int: ...
 
 
 class Initiator:
@@ -110,6 +113,9 @@ class Initiator:
         if build.graph is not None:
             self.tell(GraphingFinished(build=build.id))
             self.tell(BuildStarted(build=build.id))
+            if build.work is not None:
+                slots = self._controller.slots(build.graph.arch)
+                self.tell(describe_work(build, slots))
         if build.last is not None:
             self.tell(build.last)
         elif self not in build.followers:

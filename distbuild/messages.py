@@ -9,7 +9,7 @@ noticed.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,7 @@ Text = Annotated[str, Meta(max_length=65_536)]
 #: A piece of output. In JSON its bytes are in base64.
 Bytes = Annotated[bytes, Meta(max_length=65_536)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=10**9)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 
@@ -136,26 +137,48 @@ class BuildStarted(Message, frozen=True):
 
 
 class CacheState(Message, frozen=True):
+    """`built`: how many of those that were unbuilt are built by now. `estimate`: of what is left,
+    where earlier builds tell."""
+
     build: Id
     unbuilt: Count
     total: Count
+    built: Count = 0
+    system: Name | None = None
+    estimate: Seconds | None = None
 
 
 class BuildProgress(Message, frozen=True):
+    """A line for people. Where it is about one step, `step_name` and `doing` say so to programs."""
+
     build: Id
     message: Text
+    step_name: Name | None = None
+    doing: Literal["transfer", "retry"] | None = None
 
 
 class StepStarted(Message, frozen=True):
+    """`elapsed`: since when it runs. `estimate`: how long it takes, where earlier builds tell."""
+
     build: Id
     step_name: Name
     worker_name: Name
+    kind: Name | None = None
+    key: Key | None = None
+    elapsed: Seconds = 0.0
+    estimate: Seconds | None = None
 
 
 class StepAlreadyStarted(Message, frozen=True):
+    """As StepStarted, of one that was begun for somebody else, or before its follower came."""
+
     build: Id
     step_name: Name
     worker_name: Name
+    kind: Name | None = None
+    key: Key | None = None
+    elapsed: Seconds = 0.0
+    estimate: Seconds | None = None
 
 
 class StepOutput(Message, frozen=True):

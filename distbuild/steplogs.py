@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from morphlib.build.area import read_tail
 from morphlib.errors import MorphError, Reason
 
 
@@ -37,6 +38,18 @@ class StepLogs:
         if step in self._files:
             self._write_line(step, text)
             self._files.pop(step).close()
+
+    def path_of(self, step: str) -> Path | None:
+        """Where the log of a step is that is being written."""
+        return Path(self._files[step].name) if step in self._files else None
+
+    def tail(self, step: str) -> tuple[str, ...]:
+        """The last lines of the log of a step that is being written."""
+        path = self.path_of(step)
+        try:
+            return () if path is None else tuple(read_tail(path))
+        except OSError:
+            return ()  # somebody took it away
 
     def finish_all(self, text: str) -> None:
         for step in list(self._files):

@@ -48,7 +48,8 @@ class Transfers:
             return
         source = builds[0].by_key[job.key]
         for build in builds:
-            build.progress(f"Transferring {source.name} to shared artifact cache")
+            text = f"Transferring {source.name} to shared artifact cache"
+            build.progress(text, source.name, "transfer")
         pause = _PAUSE if job.transfers > 1 else 0.0
         reactor.callLater(pause, self._pull, job, Address(host, self._port), source)
 

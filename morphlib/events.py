@@ -32,6 +32,8 @@ class BuildStarted(Event, frozen=True, tag="build_started"):
     slots: int
     estimate: float | None = None  # seconds until done, from earlier builds
     fetch: int = 0  # of those that need work, how many are to come from a cache server
+    remote: bool = False  # other machines build; slots are not known then
+    built: int = 0  # how many were built before we came to look
 
 
 class PlanRevised(Event, frozen=True, tag="plan_revised"):
@@ -51,12 +53,15 @@ class SourceStarted(Event, frozen=True, tag="source_started"):
     total: int
     slot: int
     estimate: float | None = None
+    worker: str = ""  # the machine that builds it, where that is another
+    joined: bool = False  # it was begun for somebody else, or before we came to look
+    elapsed: float = 0.0  # for how long it has been built
 
 
 class StepStarted(Event, frozen=True, tag="step_started"):
     name: str  # of the source
     key: str
-    step: str  # "fetch", "stage", one of STEPS, "split", "store", "integrate", ...
+    step: str  # "fetch", "stage", one of STEPS, "split", "store", "integrate", "transfer", ...
     slot: int
 
 
@@ -69,18 +74,22 @@ class BuildOutput(Event, frozen=True, tag="build_output"):
 
 
 class SourceFinished(Event, frozen=True, tag="source_finished"):
-    """A source ended: built here, fetched from a cache server, found in a cache, or failed."""
+    """A source ended: built, fetched from a cache server, found in a cache, or failed.
+
+    One that is lost may be built again: its worker is gone, or we don't hear of it any more.
+    """
 
     name: str
     kind: str
     key: str
     index: int
     total: int
-    outcome: Literal["built", "cached", "failed", "waited", "fetched"]
+    outcome: Literal["built", "cached", "failed", "waited", "fetched", "lost"]
     duration: float = 0.0
     cpu: float = 0.0
     peak_memory: int = 0
     slot: int | None = None
+    worker: str = ""  # the machine that built it, where that is another
 
 
 class SourceFailed(Event, frozen=True, tag="source_failed"):
@@ -92,16 +101,18 @@ class SourceFailed(Event, frozen=True, tag="source_failed"):
     exit_code: int | None
     log: str  # path of the build log
     tail: tuple[str, ...]  # the log's last lines
-    staging: str  # path of the staging area that was kept
+    staging: str  # path of the staging area that was kept; "" where that is not known
     shell: str  # command that steps into it
+    worker: str = ""  # the machine where it failed, if that is another
 
 
 class ArtifactCached(Event, frozen=True, tag="artifact_cached"):
-    """Where an artifact that was asked for is now."""
+    """Where an artifact that was asked for is now: on this machine, or else on a cache server."""
 
     kind: str
     name: str
-    path: str
+    path: str = ""
+    url: str = ""
 
 
 class BuildFinished(Event, frozen=True, tag="build_finished"):

@@ -106,6 +106,11 @@ class State:
         """Whether a worker that is there builds for it."""
         return any(architecture in worker.architectures for worker in self.workers.values())
 
+    def slots(self, architecture: str) -> int:
+        """How many steps for it can be built at a time by the workers that are there."""
+        workers = self.workers.values()
+        return sum(each.capacity for each in workers if architecture in each.architectures)
+
     def live_job(self, key: str) -> Job | None:
         job = self.live.get(key)
         return None if job is None else self.jobs[job]

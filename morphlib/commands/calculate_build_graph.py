@@ -23,11 +23,11 @@ def run(session: Session, arguments: Sequence[str]) -> None:
             reason=Reason.USAGE,
         )
     from distbuild.graphs import describe, encode_graph
+    from morphlib.build.local import UNKNOWN_COST
 
     repo, ref, morphology, *name = arguments
     graph = resolve_commit(session, repo, ref, morphology, *name)
-    estimates = estimate_times(session, graph)
-    described = describe(graph, lambda source: estimates[source.id])
+    described = describe(graph, estimate_times(session, graph), UNKNOWN_COST)
     session.stdout.write(encode_graph(described).decode() + "\n")
 
 
@@ -46,8 +46,7 @@ def resolve_commit(
 
 
 def estimate_times(session: Session, graph: BuildGraph) -> Mapping[str, float]:
-    """Expected seconds of each source, by id: those of earlier builds on this machine."""
-    from morphlib.build.local import UNKNOWN_COST
+    """Expected seconds by id, of those sources that earlier builds on this machine tell of."""
     from morphlib.cache.records import Records
 
     by_kind: dict[Kind, list[Source]] = {}
@@ -57,5 +56,5 @@ def estimate_times(session: Session, graph: BuildGraph) -> Mapping[str, float]:
     with Records(session.settings.cachedir / "records.sqlite", session.listener) as records:
         for kind, sources in by_kind.items():
             known = records.estimate([(s.name, s.key) for s in sources], kind=kind.value)
-            estimates |= {s.id: known.get(s.name, UNKNOWN_COST[kind]) for s in sources}
+            estimates |= {s.id: known[s.name] for s in sources if s.name in known}
     return estimates

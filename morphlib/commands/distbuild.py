@@ -97,7 +97,7 @@ def make_initiator(session: Session, what: str = "") -> Initiator:
     check_controller(session)
     address = Address(settings.controller_initiator_address, settings.controller_initiator_port)
     party = Party(Role.INITIATOR, read_secret(settings.distbuild_secret_file))
-    return Initiator(address, party, session.status, what)
+    return Initiator(address, party, session.listener, what)
 
 
 def tell_answer(session: Session, answer: object) -> None:

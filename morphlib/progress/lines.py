@@ -47,6 +47,7 @@ _STEP_TEXTS = {
     "store": "Storing artifacts",
     "integrate": "Running system integration commands",
     "ldconfig": "Running ldconfig",
+    "transfer": "Transferring to shared artifact cache",
 }
 
 
@@ -59,6 +60,8 @@ def describe(event: AnyEvent) -> Iterator[Line]:
     match event:
         case Status():
             yield Line(hide_credentials(event.text), event.level, event.source)
+        case BuildStarted(remote=True):
+            yield Line(f"Need to build {event.total - event.cached}/{event.total} artifacts")
         case BuildStarted():
             todo = event.total - event.cached - event.fetch
             text = f"{event.cached} of {event.total} sources are cached"
@@ -70,6 +73,9 @@ def describe(event: AnyEvent) -> Iterator[Line]:
             yield Line(text)
         case PlanRevised():
             pass  # why was told
+        case SourceStarted(worker=worker) if worker:
+            text = f"Started building {event.name} on {worker}"
+            yield Line(f"{event.name} is already building on {worker}" if event.joined else text)
         case SourceStarted():
             yield Line(f"Building {event.kind} {event.name}", source=event.name)
         case StepStarted():
@@ -79,6 +85,8 @@ def describe(event: AnyEvent) -> Iterator[Line]:
             yield from _describe_finish(event)
         case SourceFailed():
             yield from _describe_failure(event)
+        case ArtifactCached(url=url) if url:
+            yield Line(f"Artifact: {url}")
         case ArtifactCached():
             yield Line(f"{event.kind} {event.name} is cached at {event.path}")
         case BuildFinished():
@@ -136,6 +144,8 @@ def describe_step(step: str) -> str:
 
 def _describe_finish(event: SourceFinished) -> Iterator[Line]:
     match event.outcome:
+        case "built" if event.worker:
+            yield Line(f"Finished building {event.name} on {event.worker}")
         case "built":
             text = f"Elapsed time {format_duration(event.duration)}"
             yield Line(text, source=event.name)
@@ -146,14 +156,18 @@ def _describe_finish(event: SourceFinished) -> Iterator[Line]:
             yield Line(text, source=event.name)
         case "fetched":
             pass  # that it begins was told
-        case "failed":
+        case "failed" | "lost":
             pass
 
 
 def _describe_failure(event: SourceFailed) -> Iterator[Line]:
-    doing = describe_step(event.step)
-    code = "" if event.exit_code is None else f" (exit code {event.exit_code})"
-    yield Line(f"Error when {doing[0].lower()}{doing[1:]}{code}", "error", event.name)
+    if event.worker:
+        yield Line(f"Build of {event.name} failed.", "error")
+    if event.step:
+        doing = describe_step(event.step)
+        code = "" if event.exit_code is None else f" (exit code {event.exit_code})"
+        where = f" on {event.worker}" if event.worker else ""
+        yield Line(f"Error when {doing[0].lower()}{doing[1:]}{where}{code}", "error", event.name)
     if event.log:
         yield Line(f"Build log: {event.log}", "error", event.name)
     if event.staging:

@@ -95,10 +95,13 @@ class LiveReporter:
     def _choose_slots(self) -> tuple[list[int], int]:
         """The slots to show, and how many builds the terminal is too low for to show them too."""
         busy = sorted(self._state.slots)
-        every = range(max([self._state.slot_count, *(number + 1 for number in busy)]))
+        if self._state.remote:
+            every = busy  # what idles elsewhere is not known
+        else:
+            every = list(range(max([self._state.slot_count, *(number + 1 for number in busy)])))
         room = max(2, self._console.height - 2)  # the summary, and a line where the cursor is
         if len(every) <= room:
-            return list(every), 0
+            return every, 0
         if len(busy) <= room:
             return busy, 0
         return busy[: room - 1], len(busy) - room + 1
@@ -113,7 +116,9 @@ class LiveReporter:
         if slot.estimate is not None and wide:
             elapsed += f" of about {format_duration(slot.estimate)}"
         step = [Text(describe_step(slot.step) if slot.step else "")] if wide else []
-        table.add_row(str(number + 1), Text(slot.name, style="bold"), *step, elapsed)
+        who = make_printable(slot.worker) if slot.worker else str(number + 1)
+        name = Text(make_printable(slot.name), style="bold")
+        table.add_row(Text(who), name, *step, elapsed)
 
     def _summary(self, now: float) -> Text:
         state = self._state
@@ -137,6 +142,7 @@ class LiveReporter:
                 return []  # a list that was written in no time
             case SourceFinished(outcome="built"):
                 text = f"{event.kind} {event.name} built in {format_duration(event.duration)}"
+                text += f" on {event.worker}" if event.worker else ""
                 return [Line(text)]
             case SourceFailed():
                 return [*describe(event), *(Line(f"    {text}", "error") for text in event.tail)]

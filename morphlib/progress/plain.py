@@ -49,7 +49,8 @@ class PlainReporter:
         self._prefixes: dict[str, str] = {}
 
     def __call__(self, event: AnyEvent) -> None:
-        if isinstance(event, SourceStarted | SourceFinished):
+        # Others build side by side, and not in an order that would count.
+        if isinstance(event, SourceStarted | SourceFinished) and not event.worker:
             prefix = f"[Build {event.index}/{event.total}] [{event.name}] "
             self._prefixes[event.name] = prefix
         if isinstance(event, BuildOutput):

@@ -26,6 +26,7 @@ class Slot:
     since: float
     estimate: float | None
     step: str = ""
+    worker: str = ""  # the machine that builds it, where that is another
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class BuildState:
     since: float = 0.0
     total: int = 0
     slot_count: int = 0
+    remote: bool = False
     estimate: float | None = None
     built: int = 0
     cached: int = 0
@@ -57,8 +59,14 @@ class BuildState:
                 self.cached += event.cached - self.untouched
                 self.untouched = event.cached
             case SourceStarted():
-                slot = Slot(event.name, event.kind, event.key, now, event.estimate)
-                self.slots[event.slot] = slot
+                self.slots[event.slot] = Slot(
+                    name=event.name,
+                    kind=event.kind,
+                    key=event.key,
+                    since=now - event.elapsed,
+                    estimate=event.estimate,
+                    worker=event.worker,
+                )
             case StepStarted():
                 if event.slot in self.slots and self.slots[event.slot].key == event.key:
                     self.slots[event.slot].step = event.step
@@ -83,7 +91,7 @@ class BuildState:
         self.target, self.running, self.since = event.target, True, now
         self.total, self.slot_count, self.estimate = event.total, event.slots, event.estimate
         self.cached = self.untouched = event.cached
-        self.built = self.failed = 0
+        self.remote, self.built, self.failed = event.remote, event.built, 0
         self.slots.clear()
 
     def _finish(self, event: SourceFinished) -> None:
@@ -97,6 +105,8 @@ class BuildState:
                 self.cached += 1
             case "cached":
                 # Those that were known to be cached when the build began are counted already.
+                pass
+            case "lost":
                 pass
 
     def _leave(self, key: str) -> None:

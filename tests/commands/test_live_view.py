@@ -2,79 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import select
-import struct
-import subprocess
 import termios
-import time
 
-from tests.commandline import MORPH
 from tests.commands.world import COPY, SYSTEM, World, chunk_file
+from tests.terminal import Terminal
 
-_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
-
-class Terminal:
-    """A program on a pseudo terminal, and all that it has written there so far."""
-
-    def __init__(self, world: World, *arguments: str, lines: int = 24, columns: int = 100) -> None:
-        self.main, side = pty.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.settings = termios.tcgetattr(side)
-        settings = [f"--{name}={value}" for name, value in world.settings.items()]
-        self.process = subprocess.Popen(
-            # The terminal becomes the one that Ctrl-C comes from.
-            ["setsid", "--ctty", MORPH, "--no-default-configs", *settings, *arguments],
-            cwd=world.definitions.path,
-            env={"PATH": os.environ["PATH"], "HOME": str(world.root), "TERM": "xterm-256color"},
-            stdin=side,
-            stdout=side,
-            stderr=side,
-        )
-        os.close(side)
-        self.text = ""
-
-    def read_until(self, pattern: str, timeout: float = 30) -> None:
-        """Wait for something to be written."""
-        deadline = time.monotonic() + timeout
-        while not re.search(pattern, self.plain):
-            assert time.monotonic() < deadline, self.text
-            assert self._read(0.1), f"ended without {pattern}: {self.text}"
-
-    def finish(self, timeout: float = 30) -> int:
-        deadline = time.monotonic() + timeout
-        try:
-            while self._read(0.1):
-                assert time.monotonic() < deadline, self.text
-            return self.process.wait(timeout=5)
-        finally:
-            self.process.kill()
-            os.close(self.main)
-
-    def type(self, text: bytes) -> None:
-        os.write(self.main, text)
-
-    @property
-    def plain(self) -> str:
-        """What was written without what moves the cursor and sets colours."""
-        return _SEQUENCE.sub("", self.text)
-
-    @property
-    def shows_cursor(self) -> bool:
-        return self.text.rfind("\x1b[?25h") >= self.text.rfind("\x1b[?25l")
-
-    def _read(self, timeout: float) -> bool:
-        if not select.select([self.main], [], [], timeout)[0]:
-            return True
-        try:
-            self.text += os.read(self.main, 65536).decode("utf-8", "replace")
-        except OSError:
-            return False  # nobody has the terminal open any more
-        return True
+def open_terminal(world: World, *arguments: str) -> Terminal:
+    return Terminal(arguments, world.settings, world.root, world.definitions.path)
 
 
 def add_chunk(world: World, name: str, *commands: str) -> None:
@@ -88,7 +24,7 @@ def add_chunk(world: World, name: str, *commands: str) -> None:
 
 def test_a_build_and_what_a_second_one_expects(world: World) -> None:
     add_chunk(world, "slow", "printf '\\033[2Jx\\n'", "sleep 1.2")
-    terminal = Terminal(world, "build", SYSTEM)
+    terminal = open_terminal(world, "build", SYSTEM)
     terminal.read_until(r"[12] slow +Running build-commands +00:00:01\s")
     assert re.search(r"[0-9]/8 \([0-9] built, 0 cached\)  00:00:0[0-9]\s", terminal.plain)
     assert not terminal.shows_cursor
@@ -99,7 +35,7 @@ def test_a_build_and_what_a_second_one_expects(world: World) -> None:
     assert "Finished build of demo" in terminal.plain
     assert "\x1b[2J" not in terminal.text, "what a build prints does not reach the terminal"
     add_chunk(world, "slow", "echo changed", "sleep 1.2")
-    again = Terminal(world, "build", SYSTEM)
+    again = open_terminal(world, "build", SYSTEM)
     again.read_until(r"slow +Running build-commands +00:00:0[01] of about 00:00:01")
     assert "5 of 8 sources are cached, 3 to build, about 00:00:01" in again.plain
     assert "about 00:00:0" in again.plain.partition("5/8 (0 built, 5 cached)")[2]
@@ -108,7 +44,7 @@ def test_a_build_and_what_a_second_one_expects(world: World) -> None:
 
 def test_interrupting_leaves_the_terminal_as_it_was(world: World) -> None:
     add_chunk(world, "slow", "echo started", "sleep 60")
-    terminal = Terminal(world, "build", SYSTEM)
+    terminal = open_terminal(world, "build", SYSTEM)
     terminal.read_until("slow +Running build-commands")
     terminal.type(b"\x03")
     terminal.read_until("ERROR: interrupted")
@@ -120,7 +56,7 @@ def test_interrupting_leaves_the_terminal_as_it_was(world: World) -> None:
 
 def test_being_told_to_end_leaves_the_terminal_as_it_was(world: World) -> None:
     add_chunk(world, "slow", "sleep 60")
-    terminal = Terminal(world, "build", SYSTEM)
+    terminal = open_terminal(world, "build", SYSTEM)
     terminal.read_until("slow +Running build-commands")
     terminal.process.terminate()
     assert terminal.finish() == 255
@@ -129,7 +65,7 @@ def test_being_told_to_end_leaves_the_terminal_as_it_was(world: World) -> None:
 
 def test_a_failure_stays_on_the_terminal(world: World) -> None:
     add_chunk(world, "broken", "echo it is broken", "false")
-    terminal = Terminal(world, "build", SYSTEM)
+    terminal = open_terminal(world, "build", SYSTEM)
     assert terminal.finish() == 1
     assert terminal.shows_cursor
     for phrase in ("[broken] Error when running build-commands (exit code 1)", "it is broken"):
@@ -139,9 +75,9 @@ def test_a_failure_stays_on_the_terminal(world: World) -> None:
 
 
 def test_no_view_without_a_terminal_that_can_show_it(world: World) -> None:
-    terminal = Terminal(world, "--progress=plain", "build", SYSTEM)
+    terminal = open_terminal(world, "--progress=plain", "build", SYSTEM)
     assert terminal.finish() == 0
     assert "\x1b" not in terminal.text
-    quiet = Terminal(world, "--quiet", "build", SYSTEM)
+    quiet = open_terminal(world, "--quiet", "build", SYSTEM)
     assert quiet.finish() == 0
     assert "\x1b" not in quiet.text

@@ -16,6 +16,7 @@ from pathlib import Path
 from morphlib.process import wait_until
 from tests.commandline import MORPH, Ran
 from tests.commands.world import COPY, SYSTEM, World, chunk_file
+from tests.terminal import Terminal
 
 CHECKOUT = MORPH.parent
 HELPER = CHECKOUT / "distbuild-helper"
@@ -238,6 +239,13 @@ class Network:
             "initiator_step_output_dir": str(self.world.root / "logs"),
             **({"distbuild_secret_file": secret} if secret else {}),
         }
+
+    def open_terminal(self, *arguments: str, **settings: str) -> Terminal:
+        """Morph on a terminal of its own."""
+        values = {**self.world.settings}
+        for name, value in {**self.initiator_settings(), **settings}.items():
+            values[name.replace("_", "-")] = value
+        return Terminal(arguments, values, self.world.root, self.world.definitions.path)
 
     def run(self, *arguments: str, **settings: str) -> Ran:
         return self.world.run(*arguments, env=None, **{**self.initiator_settings(), **settings})

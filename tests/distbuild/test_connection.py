@@ -279,6 +279,9 @@ class Asked:
     def cancel(self, build: Build) -> None:
         self.asked.append("cancel")
 
+    def slots(self, architecture: str) -> int:
+        return 1
+
 
 def initiator(controller: Asked) -> Peer:
     speakers = {Role.INITIATOR: lambda hello: Initiator(controller)}

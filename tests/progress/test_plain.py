@@ -183,3 +183,40 @@ def test_every_line_is_flushed() -> None:
     reporter(Status(text="a"))
     reporter(Status(text="b"))
     assert output.flushed == 2
+
+
+def test_what_others_build_is_told_with_who_does_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("cc: error\n")
+    begun = BuildStarted(target="demo", total=8, cached=2, slots=0, remote=True)
+    started = SourceStarted(
+        name="zlib", kind="chunk", key="k", index=3, total=8, slot=0, worker="w:1"
+    )
+    ended = SourceFinished(
+        name="zlib", kind="chunk", key="k", index=3, total=8, outcome="built", worker="w:1"
+    )
+    broken = SourceFailed(
+        name="lua",
+        key="k2",
+        step="build",
+        exit_code=2,
+        log=str(log),
+        tail=("cc: error",),
+        staging="",
+        shell="",
+        worker="w:2",
+    )
+    lines = Report().tell(
+        begun, started, ended, broken, ArtifactCached(kind="system", name="d", url="http://x")
+    )
+    assert [line.removeprefix("2030-01-01 12:00:00 ") for line in lines] == [
+        "Need to build 6/8 artifacts",
+        "Started building zlib on w:1",
+        "Finished building zlib on w:1",
+        "Build of lua failed.",
+        "cc: error",
+        "",
+        "Error when running build-commands on w:2 (exit code 2)",
+        f"Build log: {log}",
+        "Artifact: http://x",
+    ]

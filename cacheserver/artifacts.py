@@ -2,7 +2,8 @@
 
 What the manifest of a source names is checked against its stamp, and against its digest where the
 stamp is another: a file that was altered is noticed, and removed together with its source. A build
-log and KEY.meta vary, so no manifest names them; what they are now is digested as they are opened.
+log, KEY.meta and KEY.signatures vary, so no manifest names them; what they are now is digested as
+they are opened.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from morphlib.cache.names import (
     LOG_SUFFIX,
     MANIFEST_SUFFIX,
     META_SUFFIX,
+    SIGNATURES_SUFFIX,
     is_file_name,
     key_of,
 )
@@ -96,7 +98,9 @@ class Artifacts:
         by_key: dict[str, list[str]] = {}
         found = dict.fromkeys(names, False)
         for name in found:
-            if is_artifact_name(name):
+            if is_artifact_name(name) and is_volatile(name):
+                found[name] = self._is_file(name)
+            elif is_artifact_name(name):
                 by_key.setdefault(key_of(name), []).append(name)
         whole = self.store.check_many(by_key)
         for key, wanted in by_key.items():
@@ -112,6 +116,13 @@ class Artifacts:
         """Which of a source's files are stored, one by one."""
         manifest = self.manifest(key)
         return {name: self._may_serve(name, manifest) and self._is_there(name) for name in names}
+
+    def _is_file(self, name: str) -> bool:
+        """Is it there? What varies has nothing to be compared with."""
+        try:
+            return stat.S_ISREG(os.lstat(self.directory / name).st_mode)
+        except OSError:
+            return False
 
     def _is_there(self, name: str) -> bool:
         found = self.open(name)
@@ -229,6 +240,7 @@ def is_artifact_name(name: str) -> bool:
 
 
 def is_volatile(name: str) -> bool:
-    """Is it a build log or KEY.meta, which tell how a source was built and not what it is?"""
+    """Is it a build log, KEY.meta or KEY.signatures, which come with a source and are not what it
+    is?"""
     key = key_of(name)
-    return name in (key + LOG_SUFFIX, key + META_SUFFIX)
+    return name in (key + LOG_SUFFIX, key + META_SUFFIX, key + SIGNATURES_SUFFIX)

@@ -7,14 +7,18 @@ is kept only if it is what the other server's digest says, and all of it or noth
 from __future__ import annotations
 
 import http.client
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from cacheserver.uploads import UploadError, Uploads, check_names
+from cacheserver.uploads import UploadError, Uploads, check_names, read_signatures
 from morphlib.cache.digests import parse_digest
+from morphlib.cache.names import SIGNATURES_SUFFIX
 from morphlib.cache.temporaries import remove_files
+
+_log = logging.getLogger("morph.cacheserver")
 
 
 class PullError(Exception):
@@ -76,6 +80,7 @@ class Puller:
         try:
             for name in names:
                 files[name], digests[name] = self._fetch(origin, name)
+            self._fetch_signatures(origin, key + SIGNATURES_SUFFIX, files, digests)
             self._uploads.publish(key, files, digests)
         finally:
             remove_files(files.values())
@@ -89,6 +94,23 @@ class Puller:
         if not self._allowed & {origin, Origin(origin.host, 0)}:
             raise PullError(403, f"{origin} is none of the servers to fetch from")
         return origin
+
+    def _fetch_signatures(
+        self, origin: Origin, name: str, files: dict[str, Path], digests: dict[str, str]
+    ) -> None:
+        """They come along unasked, if the other server has them: nobody else knows who built it."""
+        if name in files:
+            return
+        try:
+            path, digest = self._fetch(origin, name)
+        except PullError as error:
+            _log.debug("%s", error)
+            return
+        if read_signatures(path) is None:
+            _log.warning("%s from %s holds no signatures: left out", name, origin)
+            remove_files([path])
+        else:
+            files[name], digests[name] = path, digest
 
     def _fetch(self, origin: Origin, name: str) -> tuple[Path, str]:
         """A temporary file with the artifact, and its SHA-256."""

@@ -17,7 +17,8 @@ from typing import Protocol
 
 from cacheserver.artifacts import Artifacts, BadNameError, is_artifact_name, is_volatile
 from morphlib.cache.failures import explain_failure
-from morphlib.cache.names import key_of
+from morphlib.cache.names import SIGNATURES_SUFFIX, key_of
+from morphlib.cache.signatures import LARGEST, Signatures, decode_signatures
 from morphlib.cache.temporaries import remove_files
 from morphlib.errors import MorphError, Reason
 
@@ -140,14 +141,28 @@ class Uploads:
                 if name in known and known[name].sha256 != digests[name]:
                     raise UploadError(409, f"{name} is stored already, with other content")
             fresh = {n: files[n] for n in named if n not in present or n not in known}
+            signed = self._read_signatures(key, files)
             if fresh:
-                store.publish(key, fresh, digests=digests)
+                store.publish(key, fresh, digests=digests, sign=lambda _: signed)
+            elif signed:
+                store.add_signatures(key, signed)
             for name in files:
-                if is_volatile(name):
+                if is_volatile(name) and not name.endswith(SIGNATURES_SUFFIX):
                     with explain_failure(f"store {name}", self.artifacts.directory):
                         files[name].chmod(0o644)
                         files[name].rename(self.artifacts.directory / name)
             return bool(fresh)
+
+    def _read_signatures(self, key: str, files: Mapping[str, Path]) -> Signatures:
+        """The signatures that came along, to be added to those that are here. Whether they are
+        valid is for those to find out who trust a key; raises UploadError if they are no such."""
+        path = files.get(key + SIGNATURES_SUFFIX)
+        if path is None:
+            return {}
+        signed = read_signatures(path)
+        if signed is None:
+            raise UploadError(422, f"{key}{SIGNATURES_SUFFIX} holds no signatures")
+        return signed
 
     def _expire(self) -> None:
         with self._guard:
@@ -161,6 +176,12 @@ class Uploads:
             remove_files([each.path for each in self._staged.values()])
             self._staged.clear()
         self.artifacts.store.close()
+
+
+def read_signatures(path: Path) -> Signatures | None:
+    """What a file that came in says of artifacts, None if it says nothing. Nothing is verified."""
+    with explain_failure("read signatures", path):
+        return decode_signatures(path.read_bytes()) if path.stat().st_size <= LARGEST else None
 
 
 def check_names(key: str, names: Mapping[str, str]) -> None:

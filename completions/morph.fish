@@ -1,5 +1,5 @@
 # fish completion for morph: put it in ~/.config/fish/completions/morph.fish
-set -l commands build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon
+set -l commands build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc generate-signing-key help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon
 complete -c morph -f
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a build -d 'Build a system, or components of it'
 complete -c morph -n "__fish_seen_subcommand_from build" -F
@@ -20,10 +20,12 @@ complete -c morph -n "not __fish_seen_subcommand_from $commands" -a expand-repo 
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a explain-key -d 'Show the inputs of cache keys'
 complete -c morph -n "__fish_seen_subcommand_from explain-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a gc -d 'Make room in the cache and among temporary files'
+complete -c morph -n "not __fish_seen_subcommand_from $commands" -a generate-signing-key -d 'Make a key to sign artifacts with'
+complete -c morph -n "__fish_seen_subcommand_from generate-signing-key" -F
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help -d 'Show help for a command or an extension'
-complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
+complete -c morph -n "__fish_seen_subcommand_from help" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc generate-signing-key help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-all -d 'Show help with all options and commands'
-complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
+complete -c morph -n "__fish_seen_subcommand_from help-all" -a 'build completion controller-daemon deploy distbuild distbuild-attach distbuild-cancel distbuild-list-jobs distbuild-start distbuild-status doctor expand-repo explain-key gc generate-signing-key help help-all help-extensions list-artifacts print-architecture push-artifacts shell show-build-log show-dependencies upgrade validate worker-daemon'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a help-extensions -d 'List extensions for deployment'
 complete -c morph -n "not __fish_seen_subcommand_from $commands" -a list-artifacts -d 'List the files that systems have in the cache'
 complete -c morph -n "__fish_seen_subcommand_from list-artifacts" -F
@@ -64,6 +66,8 @@ complete -c morph -l share-server -x -d 'server that gets all that is built (def
 complete -c morph -l server-token-file -x -a '(__fish_complete_directories)' -d 'file with the token that lets you write to cache servers'
 complete -c morph -l server-certificate -x -a '(__fish_complete_directories)' -d 'PEM file of a certificate and its key, for cache servers'
 complete -c morph -l server-authorities -x -a '(__fish_complete_directories)' -d 'PEM file of the authorities that certificates of cache servers are checked with (default: those of this machine)'
+complete -c morph -l signing-key -x -a '(__fish_complete_directories)' -d 'file with the private key that signs what is built here'
+complete -c morph -l trusted-keys -x -a '(__fish_complete_directories)' -d 'file of the public keys, one of which has to have signed what cache servers have (default: signatures do not matter)'
 complete -c morph -l git-resolve-cache-server -x -d 'server that resolves refs (default: as cache-server)'
 complete -c morph -l tarball-server -x -d 'server of tarballs that seed mirrors (default: http://TROVE-HOST/tarballs/; empty: none)'
 complete -c morph -l max-jobs -x -d 'make jobs of one build (default: processors, at most 20)'

@@ -159,6 +159,15 @@ class Settings:
         " (default: those of this machine)",
         group=Group.ADVANCED,
     )
+    signing_key: Path | None = path_field(
+        None, "file with the private key that signs what is built here", group=Group.ADVANCED
+    )
+    trusted_keys: Path | None = path_field(
+        None,
+        "file of the public keys, one of which has to have signed what cache servers have"
+        " (default: signatures do not matter)",
+        group=Group.ADVANCED,
+    )
     git_resolve_cache_server: str | None = text_field(
         None,
         "server that resolves refs (default: as cache-server)",

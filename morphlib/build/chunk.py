@@ -134,7 +134,8 @@ class _ChunkBuild:
             with self.recorder.phase("store"):
                 self._keep_layer(artifacts, installed)
             meta = {f"{self.source.key}.meta": self._meta()}
-            store.publish(self.source.key, files, meta, digests=digests)
+            sign = self.bench.context.sign
+            store.publish(self.source.key, files, meta, digests=digests, sign=sign)
 
     def _artifacts(self, installed: Sequence[Member]) -> dict[str, tuple[Member, ...]]:
         """The members of each artifact, with metadata, integration scripts and device nodes."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from morphlib.build.unpack import check_tar
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.remote import RemoteArtifacts
+from morphlib.cache.signatures import Content
 from morphlib.cache.store import ArtifactStore
+from morphlib.cache.trust import fetch_signatures
 from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError, Reason
 from morphlib.graph.model import Source
@@ -17,17 +19,22 @@ from morphlib.graph.model import Source
 def download_source(store: ArtifactStore, remote: RemoteArtifacts, source: Source) -> None:
     """Fetch all files of a source and store them together. Raises MorphError.
 
-    A file that has the digest which the server promises, but is not what an artifact has to be, is
-    not taken: building it is better than failing over it later.
+    With trusted keys nothing is taken that none of them has signed (UntrustedError), and nothing of
+    it is fetched if there is no signature at all. A file that has the digest which the server
+    promises, but is not what an artifact has to be, is not taken either: building it is better than
+    failing over it later.
     """
     with store.temporaries() as fresh:
         files: dict[str, Path] = {}
         digests: dict[str, str] = {}
+        vouched = fetch_signatures(remote, source.key, fresh())
+        vouched.check_signed(source.filenames())
         for name in source.filenames():
             path = files[name] = fresh()
             digests[name] = remote.fetch(name, path)
+            vouched.check(name, Content(digests[name], path.stat().st_size))
             _check(source, name, path)
-        store.publish(source.key, files, digests=digests)
+        store.publish(source.key, files, digests=digests, sign=lambda _: vouched.signatures)
 
 
 def _check(source: Source, name: str, path: Path) -> None:

@@ -40,6 +40,7 @@ from morphlib.build.sources import git_source
 from morphlib.build.worker import work
 from morphlib.cache.locks import KeyLocks, Lock
 from morphlib.cache.records import BuildRecord, Records
+from morphlib.cache.trust import UntrustedError
 from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener
@@ -145,6 +146,7 @@ class LocalBuild:
         self._sends = context.push is not None
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._to_send: list[Source] = []
+        self._untrusted = 0  # sources that the server has, but that no trusted key signed
         self._lost_keys: set[str] = set()  # of what the server has, but could not give
         reached = self.graph.reachable(plan.targets)
         self._index = {source.id: number for number, source in enumerate(reached, 1)}
@@ -230,6 +232,7 @@ class LocalBuild:
                 )
             )
             self._loop(builders, wakeup)
+            self._tell_untrusted()
 
     def _loop(self, builders: list[Builder], wakeup: int) -> None:
         while True:
@@ -372,8 +375,19 @@ class LocalBuild:
         assert self.context.remote is not None
         if not self.context.remote.is_dead:  # which was told, for all that it has
             text = f"{fetched.error.message}; {source.kind} {source.name} will be built"
-            self.listener(events.Status(text=text, level="warning"))
+            level: Literal["warning", "chatty"] = "warning"
+            if isinstance(fetched.error, UntrustedError):
+                self._untrusted += 1
+                level = "warning" if self._untrusted == 1 else "chatty"  # at the end, their number
+            self.listener(events.Status(text=text, level=level))
         self._build_instead(source)
+
+    def _tell_untrusted(self) -> None:
+        remote = self.context.remote
+        if self._untrusted > 1 and remote is not None and remote.trusted is not None:
+            text = f"{self._untrusted} sources on {remote.url} are not signed by any key in "
+            text += f"{remote.trusted.path}: they were built instead"
+            self.listener(events.Status(text=text, level="warning"))
 
     def _build_instead(self, source: Source) -> None:
         """What could not be fetched is built, with all that it needs which is not here either."""

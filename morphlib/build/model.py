@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from morphlib.cache.remote import RemoteArtifacts
-from morphlib.cache.store import ArtifactStore
+from morphlib.cache.signing import SigningKey
+from morphlib.cache.store import ArtifactStore, Sign
 from morphlib.events import AnyEvent
 from morphlib.graph.model import BuildGraph
 from morphlib.sources.aliases import Aliases
@@ -64,6 +65,12 @@ class BuildContext:
     options: BuildOptions
     remote: RemoteArtifacts | None = None
     push: RemoteArtifacts | None = None
+    signing: SigningKey | None = None
+
+    @property
+    def sign(self) -> Sign | None:
+        """What signs what is built, if anything does."""
+        return self.signing.sign if self.signing is not None else None
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):

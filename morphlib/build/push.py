@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.manifest import digest_file
-from morphlib.cache.names import LOG_SUFFIX, META_SUFFIX
+from morphlib.cache.names import LOG_SUFFIX, META_SUFFIX, SIGNATURES_SUFFIX
 from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.store import ArtifactStore
 from morphlib.errors import MorphError
@@ -30,15 +31,20 @@ class PushReport:
 
 
 def push_source(store: ArtifactStore, remote: RemoteArtifacts, source: Source) -> None:
-    """Send the artifacts of a stored source, its log and its times. Raises MorphError."""
+    """Send the artifacts of a stored source, its signatures, log and times. Raises MorphError."""
     files = {name: (store.path(name), store.digest(name)) for name in source.filenames()}
-    for suffix in (LOG_SUFFIX, META_SUFFIX):
-        name = source.key + suffix
-        path = store.path(name)
-        if path.exists():
-            with explain_failure(f"read {name}", path):
-                files[name] = (path, digest_file(path)[0])
+    for suffix in (LOG_SUFFIX, META_SUFFIX, SIGNATURES_SUFFIX):
+        files |= _extra(store, source.key + suffix)
     remote.upload(source.key, files)
+
+
+def _extra(store: ArtifactStore, name: str) -> dict[str, tuple[Path, str]]:
+    """A file that need not be there, with its digest."""
+    path = store.path(name)
+    if not path.exists():
+        return {}
+    with explain_failure(f"read {name}", path):
+        return {name: (path, digest_file(path)[0])}
 
 
 def push_sources(
@@ -50,8 +56,13 @@ def push_sources(
     be asked; what can't be sent stands in the report.
     """
     ordered = tuple(sources)
-    there = remote.ask([name for source in ordered for name in source.filenames()])
+    signed = {s.key + SIGNATURES_SUFFIX: s for s in ordered if store.signatures(s.key)}
+    names = [name for source in ordered for name in source.filenames()]
+    there = remote.ask([*names, *signed])
     missing = [source for source in ordered if not there.issuperset(source.filenames())]
+    wanted = {source.id for source in missing}
+    # Somebody may have sent the same without signing it.
+    unsigned = [s for name, s in signed.items() if name not in there and s.id not in wanted]
     sent: set[str] = set()
     failed: dict[str, MorphError] = {}
 
@@ -59,8 +70,11 @@ def push_sources(
         if remote.is_dead:
             return
         try:
-            push_source(store, remote, source)
-            sent.add(source.id)
+            if source.id in wanted:
+                push_source(store, remote, source)
+                sent.add(source.id)
+            else:
+                remote.upload(source.key, _extra(store, source.key + SIGNATURES_SUFFIX))
         except MorphError as error:
             if not (remote.is_dead and failed):  # one is enough
                 failed[source.id] = error
@@ -76,13 +90,13 @@ def push_sources(
                 text = f"Sending {source.kind} {source.name} to {remote.url}"
                 listener(Status(text=f"[{number}/{len(missing)}] {text}", source=source.name))
                 running.append(threads.submit(push, source))
+            running += [threads.submit(push, source) for source in unsigned]
             for each in running:
                 each.result()
         except BaseException:
             remote.stop()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    wanted = {source.id for source in missing}
     return PushReport(
         sent=tuple(s.id for s in missing if s.id in sent),
         there=tuple(s.id for s in ordered if s.id not in wanted),

@@ -15,6 +15,7 @@ from morphlib import events
 from morphlib.build.model import BuildContext
 from morphlib.build.plan import Plan, make_plan
 from morphlib.cache.records import Records
+from morphlib.cache.trust import find_whole
 from morphlib.errors import MorphError, raise_all
 from morphlib.events import Listener
 
@@ -39,8 +40,7 @@ def plan_build(context: BuildContext, targets: Sequence[str]) -> Plan:
     if context.remote is None or not plan.build:
         return plan
     missing = [graph.source(source_id) for source_id in plan.build]
-    found = context.remote.find([name for source in missing for name in source.filenames()])
-    remote = {source.key for source in missing if found.issuperset(source.filenames())}
+    remote = find_whole(context.remote, {source.key: source.filenames() for source in missing})
     return make_plan(graph, targets, present, damaged, remote) if remote else plan
 
 

@@ -37,4 +37,5 @@ def build_stratum(context: BuildContext, source: Source, recorder: Recorder) -> 
         source.key,
         {name: listing, f"{name}.meta": metadata},
         {f"{source.key}.meta": recorder.to_json(**{"cache-id": plain(identity_of(graph, source))})},
+        sign=context.sign,
     )

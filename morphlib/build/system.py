@@ -152,6 +152,7 @@ class _Assembly:
                 {name: out},
                 {f"{self.source.key}.meta": meta},
                 digests={name: written.digest},
+                sign=self.bench.context.sign,
             )
 
     def _members(self, staged: Staged, metadata: Mapping[str, bytes]) -> list[Member]:

@@ -7,6 +7,7 @@ from morphlib.errors import MorphError, Reason
 MANIFEST_SUFFIX = ".manifest"
 LOG_SUFFIX = ".build-log"
 META_SUFFIX = ".meta"
+SIGNATURES_SUFFIX = ".signatures"
 TEMPORARY_PREFIX = "tmp"
 
 _LONGEST = 255  # bytes, on every file system that Linux builds on

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
     from morphlib.cache.connections import Sockets
+    from morphlib.cache.signing import TrustedKeys
 
 # The library that makes requests takes longer to import than many runs take: it is imported where a
 # request is made.
@@ -59,10 +60,14 @@ class RemoteArtifacts:
         url: str,
         *,
         access: Access | None = None,
+        trusted: TrustedKeys | None = None,
         listener: Listener = silence,
         patience: Patience | None = None,
     ) -> None:
-        """Raises MorphError unless the URL is one of http or https."""
+        """`trusted`: the keys that have to have signed what is used; None if none has to.
+
+        Raises MorphError unless the URL is one of http or https.
+        """
         if not _is_server(url):
             raise MorphError(
                 f"{url} is not a url of a cache server",
@@ -70,6 +75,7 @@ class RemoteArtifacts:
                 hint="Write http://HOST:PORT/ (or https).",
             )
         self.url = url.rstrip("/")
+        self.trusted = trusted
         self._access = access or Access()
         self._listener = listener
         self._patience = patience or Patience()
@@ -132,21 +138,21 @@ class RemoteArtifacts:
 
     # Fetching
 
-    def fetch(self, name: str, into: Path) -> str:
+    def fetch(self, name: str, into: Path, *, largest: int | None = None) -> str:
         """Fetch a file to the path `into`, where nothing is yet. Returns its SHA-256 (hex).
 
-        Raises MorphError, and leaves nothing at `into` then: NOT_FOUND, CACHE for a server that
-        fails or lies, SPACE.
+        A file of more than `largest` bytes is not taken. Raises MorphError, and leaves nothing at
+        `into` then: NOT_FOUND, CACHE for a server that fails or lies, SPACE.
         """
         try:
             with explain_failure(f"store {name}", into.parent), into.open("xb") as file:
-                return self._fetch(name, file)
+                return self._fetch(name, file, largest)
         except BaseException:
             into.unlink(missing_ok=True)
             raise
 
-    def _fetch(self, name: str, file: BinaryIO) -> str:
-        transfer = Transfer(name, file, self._patience)
+    def _fetch(self, name: str, file: BinaryIO, largest: int | None) -> str:
+        transfer = Transfer(name, file, self._patience, largest=largest)
         for pause in self._pauses():
             if self._is_dead:
                 break
@@ -313,7 +319,11 @@ class RemoteArtifacts:
         with self._guard:
             told, self._is_dead = self._is_dead, True
         if not told:
-            self._listener(Status(text=f"{text}; going on without it", level="warning"))
+            self.warn(f"{text}; going on without it")
+
+    def warn(self, text: str) -> None:
+        """Tell something of the server to whoever uses it."""
+        self._listener(Status(text=text, level="warning"))
 
     def _chat(self, text: str) -> None:
         self._listener(Status(text=text, level="chatty"))

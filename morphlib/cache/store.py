@@ -7,6 +7,7 @@ On disk, in CACHEDIR/artifacts:
     KEY.manifest                                         digests and stamps of a source's files
     KEY.meta                                             when and how long a build ran
     KEY.build-log                                        log of the last build, successful or not
+    KEY.signatures                                       who says what the artifacts are
     tmp-TOKEN-RANDOM*                                    what is being written
     tmp-TOKEN.lock                                       locked while the writers of TOKEN live
 
@@ -51,16 +52,27 @@ from morphlib.cache.manifest import (
 from morphlib.cache.names import (
     LOG_SUFFIX,
     MANIFEST_SUFFIX,
+    SIGNATURES_SUFFIX,
     TEMPORARY_PREFIX,
     check_name,
     is_file_name,
     key_of,
+)
+from morphlib.cache.signatures import (
+    Content,
+    Signatures,
+    decode_signatures,
+    encode_signatures,
+    merge_signatures,
 )
 from morphlib.cache.temporaries import Temporaries, remove_files
 from morphlib.errors import MorphError, Reason
 from morphlib.events import Listener, Status, silence
 
 _MODE = 0o644
+
+#: Signs files, of which it gets names and contents.
+Sign = Callable[[Mapping[str, Content]], Signatures]
 
 
 class ArtifactStore:
@@ -230,13 +242,15 @@ class ArtifactStore:
         extra: Mapping[str, bytes] | None = None,
         *,
         digests: Mapping[str, str] | None = None,
+        sign: Sign | None = None,
     ) -> None:
         """Store a source: all of its files, or none of them.
 
         `files` maps final names to finished temporary files of the same directory, which are moved;
         when this fails they are removed. `extra` are small files that vary and are therefore not
         verified (KEY.meta). `digests` are SHA-256 of files whose writer knows them already; others
-        are read once more. Files that the key has already under other names stay.
+        are read once more. `sign` tells the signatures of the files, which come with them. Files
+        that the key has already under other names stay.
         """
         extra = extra or {}
         for name in (*files, *extra):
@@ -248,8 +262,12 @@ class ArtifactStore:
                 known = self._digest_new(files, digests or {})
                 for name, data in extra.items():
                     written[name] = self._temporaries.write(data, _MODE)
+                signed: Signatures = {}
+                if sign is not None:
+                    contents = {n: Content(d, os.lstat(files[n]).st_size) for n, d in known.items()}
+                    signed = sign(contents)
                 with self._changing():
-                    self._place(key, files, known, written)
+                    self._place(key, files, known, written, signed)
         finally:
             remove_files((*files.values(), *written.values()))
 
@@ -284,6 +302,7 @@ class ArtifactStore:
         files: Mapping[str, Path],
         digests: Mapping[str, str],
         written: Mapping[str, Path],
+        signed: Signatures,
     ) -> None:
         """Move everything to its name and write the manifest last; or leave nothing new behind."""
         manifest: Manifest = dict(self._load(key) or {})
@@ -294,10 +313,38 @@ class ArtifactStore:
             # Stamped after the rename, which changes a file's ctime.
             for name, digest in digests.items():
                 manifest[name] = stamp_of(os.lstat(self._prefix + name), digest)
+            if signed:
+                manifest.pop(key + SIGNATURES_SUFFIX, None)
+                self._merge_signatures(key, signed, manifest)
             self._write_manifest(key, manifest)
         except BaseException:
             remove_files(self.directory / name for name in unnamed)
             raise
+
+    # Signatures
+
+    def signatures(self, key: str) -> Signatures:
+        """The signatures of a source's files, none if there are none. Nothing is verified."""
+        path = self._prefix + key + SIGNATURES_SUFFIX
+        with explain_failure("read signatures", self.directory):
+            raw = read_file(path)
+        return (decode_signatures(raw) or {}) if raw is not None else {}
+
+    def add_signatures(self, key: str, signed: Signatures) -> None:
+        """Keep further signatures of files that are stored; those of others are dropped."""
+        with self._changing(), explain_failure("store signatures", self.directory):
+            manifest = self._load(key) or {}
+            # They vary. A server that did not know of them may have taken them for an artifact.
+            if manifest.pop(key + SIGNATURES_SUFFIX, None) is not None:
+                self._write_manifest(key, manifest)
+            self._merge_signatures(key, signed, manifest)
+
+    def _merge_signatures(self, key: str, signed: Signatures, manifest: Manifest) -> None:
+        before = self.signatures(key)
+        merged = merge_signatures((before, signed), manifest)
+        if merged != before:
+            path = self._temporaries.write(encode_signatures(merged), _MODE)
+            path.rename(self.directory / (key + SIGNATURES_SUFFIX))
 
     # Logs
 

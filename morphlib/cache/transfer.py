@@ -58,6 +58,8 @@ class Transfer:
         file: BinaryIO,
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        largest: int | None = None,
     ) -> None:
         self.name = name
         self.began = False
@@ -65,6 +67,7 @@ class Transfer:
         self._file = file
         self._patience = patience
         self._clock = clock
+        self._largest = largest
         self._since = clock()
         self._tag = ""
         self._start_anew()
@@ -91,6 +94,8 @@ class Transfer:
         if response.status in PASSING:
             raise UnfinishedError(f"it answers {response.status}")
         total = self._begin(response)
+        if self._largest is not None and total > self._largest:
+            raise RefusedError(self.name, f"{total} bytes are too many")
         self.began = True
         while block := response.read1(_BLOCK):
             self._file.write(block)

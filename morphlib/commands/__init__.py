@@ -68,6 +68,9 @@ _COMMANDS = (
         "explain-key", "[OLD..NEW] SYSTEM [COMPONENT] | KEY [KEY]", "Show the inputs of cache keys"
     ),
     Command("gc", "", "Make room in the cache and among temporary files"),
+    Command(
+        "generate-signing-key", "FILE [NAME]", "Make a key to sign artifacts with", Needs.NOTHING
+    ),
     Command("help", "[TOPIC]", "Show help for a command or an extension", Needs.NOTHING),
     Command("help-all", "[TOPIC]", "Show help with all options and commands", Needs.NOTHING),
     Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),

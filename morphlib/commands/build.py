@@ -15,7 +15,7 @@ from morphlib.architecture import check_target
 from morphlib.build.model import BuildContext, BuildOptions, OnError
 from morphlib.cache.ownership import refuse_planted
 from morphlib.cache.store import ArtifactStore
-from morphlib.commands.cacheservers import open_cache_server
+from morphlib.commands.cacheservers import open_cache_server, open_signing_key
 from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
 from morphlib.errors import MorphError, Reason
@@ -100,4 +100,5 @@ def build_context(workshop: Workshop, graph: BuildGraph) -> BuildContext:
         options,
         remote=open_cache_server(workshop.session, settings.artifact_cache_server or ""),
         push=open_cache_server(workshop.session, settings.share_server),
+        signing=open_signing_key(workshop.session),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from morphlib.build.download import download_source
 from morphlib.build.model import BuildContext
+from morphlib.cache.trust import find_whole
 from morphlib.definitions.models import System
 from morphlib.deploy.extensions import (
     Extension,
@@ -168,8 +169,8 @@ class _Preparing:
         """The ids of those sources that the cache server has, asked for with one request."""
         if build.remote is None:
             return set()
-        found = build.remote.find([name for source in sources for name in source.filenames()])
-        return {source.id for source in sources if found.issuperset(source.filenames())}
+        found = find_whole(build.remote, {source.key: source.filenames() for source in sources})
+        return {source.id for source in sources if source.key in found}
 
     def _fetch(self, build: BuildContext, source: Source) -> None:
         assert build.remote is not None

@@ -11,6 +11,8 @@ import msgspec
 from distbuild.addresses import Address
 from distbuild.graphs import GraphSource
 from morphlib.cache.remote import RemoteArtifacts
+from morphlib.cache.signing import TrustedKeys, load_trusted_keys
+from morphlib.cache.trust import find_whole
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Status
 
@@ -30,11 +32,13 @@ class TransferError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SharedCache:
-    """`reading` and `writing` are the URLs of two servers over one directory."""
+    """`reading` and `writing` are the URLs of two servers over one directory. With `trusted` keys,
+    what nobody signed counts as absent; workers, which use it, look closer."""
 
     reading: str
     writing: str
     token: str = ""
+    trusted: TrustedKeys | None = None
 
     def url_of(self, name: str) -> str:
         from urllib.parse import quote
@@ -49,11 +53,11 @@ class SharedCache:
             if isinstance(event, Status) and event.level == "warning":
                 problems.append(event.text)
 
-        remote = RemoteArtifacts(self.reading, listener=note)
-        found = remote.find([name for source in sources for name in source.files])
-        if problems:
+        remote = RemoteArtifacts(self.reading, trusted=self.trusted, listener=note)
+        found = find_whole(remote, {source.key: source.files for source in sources})
+        if remote.is_dead:
             raise MorphError(f"Failed to annotate build graph: {problems[0]}", reason=Reason.CACHE)
-        return frozenset(source.key for source in sources if found.issuperset(source.files))
+        return found
 
     def pull(self, worker: Address, source: GraphSource) -> None:
         """Let the shared cache fetch what a worker built. Raises TransferError.
@@ -96,7 +100,9 @@ class SharedCache:
             )
 
 
-def open_shared_cache(reading: str, writing: str, token_file: Path | None) -> SharedCache:
+def open_shared_cache(
+    reading: str, writing: str, token_file: Path | None, trusted_keys: Path | None = None
+) -> SharedCache:
     """Check the settings, so that mistakes show when a daemon starts. Raises MorphError."""
     for setting, url in (("artifact-cache-server", reading), ("writeable-cache-server", writing)):
         if not url.startswith(("http://", "https://")):
@@ -113,7 +119,8 @@ def open_shared_cache(reading: str, writing: str, token_file: Path | None) -> Sh
             raise MorphError(
                 f"can't read the token in {token_file}: {error}", reason=Reason.CONFIG
             ) from error
-    return SharedCache(reading, writing, token)
+    trusted = None if trusted_keys is None else load_trusted_keys(trusted_keys)
+    return SharedCache(reading, writing, token, trusted)
 
 
 def _root(url: str) -> str:

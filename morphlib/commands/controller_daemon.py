@@ -45,6 +45,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         settings.artifact_cache_server or "",
         settings.writeable_cache_server,
         settings.writeable_cache_server_token_file,
+        settings.trusted_keys,
     )
     party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file))
     call = morph_call(session, "controller")

@@ -12,6 +12,7 @@ import yaml
 
 from distbuild.oldprotocol import encode_old
 from morphlib.cache.records import Records
+from morphlib.cache.signing import generate_signing_key
 from tests.commands.world import SYSTEM, World
 from tests.distbuild.network import Meanwhile, Network
 
@@ -70,6 +71,33 @@ def test_what_is_in_the_shared_cache_is_not_built_again(networks: Networks, worl
     ran = world.run("build", SYSTEM, artifact_cache_server=network.url("shared-read"))
     assert ran.status == 0, ran.err
     assert "Starting actual build" not in ran.out
+
+
+def test_what_workers_sign_is_what_others_trust(
+    networks: Networks, world: World, tmp_path: Path
+) -> None:
+    key = generate_signing_key(tmp_path / "key")
+    trusted = tmp_path / "trusted"
+    trusted.write_text(f"workers {key.public()}\n")
+    network = networks(signing_key=str(key.path), trusted_keys=str(trusted))
+    network.build()
+    shared = network.home / "shared/artifacts"
+    signed = {path.name.partition(".")[0] for path in shared.glob("*.signatures")}
+    assert signed == {path.name.partition(".")[0] for path in shared.glob("*.manifest")}
+    ran = world.run(
+        "build",
+        SYSTEM,
+        artifact_cache_server=network.url("shared-read"),
+        trusted_keys=str(trusted),
+    )
+    assert ran.status == 0, ran.err
+    assert "Fetching to local cache" in ran.out
+    assert "Building" not in ran.out
+    # What is not signed is as good as absent; who built it signs it by sending it again.
+    for path in shared.glob("*.signatures"):
+        path.unlink()
+    assert "Need to build 7/7 artifacts" in without_times(network.build().out)
+    assert signed == {path.name.partition(".")[0] for path in shared.glob("*.signatures")}
 
 
 def test_how_long_steps_took_is_known_to_the_next_build(network: Network) -> None:

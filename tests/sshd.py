@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shlex
 import shutil
 import socket
@@ -122,8 +122,9 @@ def _start(
 def _client(directory: Path, client: Path, port: int) -> dict[str, str]:
     """ssh looks for its configuration in the home that the system knows: HOME has no say."""
     config = directory / "ssh_config"
+    user = pwd.getpwuid(os.getuid()).pw_name  # whatever the environment says
     config.write_text(
-        f"Host {HOST}\n  HostName 127.0.0.1\n  Port {port}\n  User {getpass.getuser()}\n"
+        f"Host {HOST}\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n"
         f"  IdentityFile {directory}/user\n  IdentitiesOnly yes\n  IdentityAgent none\n"
         f"  UserKnownHostsFile {directory}/known\n  StrictHostKeyChecking accept-new\n"
         "  LogLevel ERROR\n  KexAlgorithms curve25519-sha256\n"

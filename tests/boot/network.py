@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,13 @@ def boot_from_network(tftp: Path, mac: str, *, file: str = "pxelinux.0") -> str:
         pytest.fail(f"no end in {_TIMEOUT} s; the console said:\n{said}")
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
     return done.stdout.decode("utf-8", "replace").replace("\r", "")
+
+
+def main() -> None:
+    """For scenarios: `python -m tests.boot.network TFTP MAC` prints what the console said."""
+    tftp, mac = sys.argv[1:]
+    print(boot_from_network(Path(tftp), mac))
+
+
+if __name__ == "__main__":
+    main()

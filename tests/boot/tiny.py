@@ -6,6 +6,7 @@ import functools
 import gzip
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
@@ -116,3 +117,12 @@ def _add_busybox(tree: Path, *applets: str) -> None:
 def _add_program(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
+
+
+def main() -> None:
+    """For scenarios: makes a tree, the argument, of one that boots from memory."""
+    make_system(Path(sys.argv[1]), "one", initramfs=False)
+
+
+if __name__ == "__main__":
+    main()

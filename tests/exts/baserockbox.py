@@ -7,6 +7,7 @@ real btrfs; programs come from this machine. Needs root, for the mounts.
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +117,20 @@ def look(box: Sshd, script: str) -> str:
     disk = "$(sed -n 's| / btrfs .*||p' /proc/mounts)"
     mounted = f'top=$(mktemp -d); mount -t btrfs -o subvolid=5 "{disk}" $top'
     return box.login("sh", "-euc", f"{mounted}\n{script}\ncd /; umount $top; rmdir $top")
+
+
+def put_program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def put_tools(tree: Path) -> None:
+    """Give a tree what it needs to be a version of such a system."""
+    programs = tree / "usr/bin"
+    programs.mkdir(parents=True, exist_ok=True)
+    put_program(programs / "system-version-manager", MANAGER)
+    put_program(programs / "baserock-system-config-sync", CONFIG_SYNC)
+
+
+if __name__ == "__main__":  # for scenarios: the tree is the argument
+    put_tools(Path(sys.argv[1]))

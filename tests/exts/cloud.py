@@ -42,6 +42,8 @@ class Cloud:
     requests: list[str] = field(default_factory=list)
     faults: set[str] = field(default_factory=set)
     regions: tuple[str, ...] = ("north",)
+    #: a directory for the content of images, under their names
+    keep: Path | None = None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -168,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         image.content, image.size = content, len(content)
         image.sha512 = hashlib.sha512(content).hexdigest()
         image.status = "killed" if "killed" in self.cloud.faults else "saving"
+        if self.cloud.keep is not None:
+            (self.cloud.keep / image.name).write_bytes(content)
         self._send(204)
 
     def _show(self, status: int, number: str, more: dict[str, str] | None = None) -> None:
@@ -201,9 +205,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def run_cloud(certificate: Path | None = None) -> Iterator[Cloud]:
+def run_cloud(certificate: Path | None = None, *, keep: Path | None = None) -> Iterator[Cloud]:
     """Run a cloud. With a certificate (PEM, with its key) over https."""
-    cloud = Cloud()
+    cloud = Cloud(keep=keep)
 
     class Handler(_Handler):
         pass

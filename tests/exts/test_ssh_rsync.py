@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exts.baserockbox import CONFIG_SYNC, MANAGER, look, run_box
+from tests.exts.baserockbox import MANAGER, look, put_program, put_tools, run_box
 from tests.exts.programs import fail, run_extension, succeed
 from tests.sshd import DEAD, HOST, Sshd, run_sshd
 
@@ -62,14 +62,8 @@ def tree(tmp_path: Path) -> Path:
     (tree / "opt/tool").write_text("tool\n")
     (tree / "odd 'name $(x)").write_text("odd\n")
     os.link(tree / "opt/tool", tree / "opt/same")
-    put_program(tree / "usr/bin/system-version-manager", MANAGER)
-    put_program(tree / "usr/bin/baserock-system-config-sync", CONFIG_SYNC)
+    put_tools(tree)
     return tree
-
-
-def put_program(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def environment(box: Sshd, **more: str) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +35,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def box(running: Sshd) -> Sshd:
     for path in running.commands.iterdir():
         path.unlink()
-    command = shlex.join([sys.executable, vboxmanage.__file__, f"{running.directory}/state"])
-    running.add_command("VBoxManage", f'exec {command} "$@"')
-    change(running)
+    vboxmanage.install(running, running.directory / "state")
     return running
 
 

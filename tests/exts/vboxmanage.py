@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from tests.sshd import Sshd
 
 State = dict[str, Any]
 EMPTY: State = {"version": "7.0.10r158379", "machines": {}, "interfaces": {}, "fails": ""}
+
+
+def install(sshd: Sshd, state: Path) -> None:
+    """Let a server have it, with a state of nothing."""
+    command = shlex.join([sys.executable, __file__, str(state)])
+    sshd.add_command("VBoxManage", f'exec {command} "$@"')
+    state.write_text(json.dumps(EMPTY))
 
 
 def refuse(message: str) -> NoReturn:

@@ -105,6 +105,7 @@ complete -c morph -l initiator-step-output-dir -x -d 'directory for build output
 complete -c morph -l morph-instance -x -d 'program that a worker builds with'
 complete -c morph -l writeable-cache-server-token-file -x -a '(__fish_complete_directories)' -d 'file with the token that the writeable cache server wants'
 complete -c morph -l distbuild-secret-file -x -a '(__fish_complete_directories)' -d 'file with a secret that all machines of a distributed build share; without one they take connections of their own machine alone'
+complete -c morph -l peer-timeout -x -d 'a machine that is silent for so long counts as lost; the same on all machines'
 complete -c morph -l log -r -F -d 'write a log to FILE, or to syslog; none for no log'
 complete -c morph -l log-level -x -a 'debug info warning error critical fatal' -d 'log what is at least this important'
 complete -c morph -l log-max -x -d 'start a new log at this size (0: never)'

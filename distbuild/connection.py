@@ -15,7 +15,6 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from distbuild.conversation import LOST_SECONDS, PING_SECONDS
 from distbuild.framing import MAX_LINE, BadLine, LineDecoder, encode
 from distbuild.handshake import Party, RefusedError
 from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
@@ -88,7 +87,7 @@ class Connection(LineOnlyReceiver):
         except RefusedError as error:
             self.refuse(str(error))
             return
-        self._alive.start(PING_SECONDS / 2, now=False)
+        self._alive.start(self._party.heartbeat.ping / 2, now=False)
         self.send(self._ours)
 
     def dataReceived(self, data: bytes) -> None:
@@ -220,10 +219,10 @@ class Connection(LineOnlyReceiver):
             self.refuse("too many lines that are no messages")
 
     def _look_for_life(self) -> None:
-        now = reactor.seconds()
-        if now - self._listened > LOST_SECONDS:
-            reason = f"silent for {LOST_SECONDS:.0f} seconds"
+        now, heartbeat = reactor.seconds(), self._party.heartbeat
+        if now - self._listened > heartbeat.lost:
+            reason = f"silent for {heartbeat.lost:g} seconds"
             self._end(reason)
             self.transport.abortConnection()
-        elif now - self._spoke >= PING_SECONDS:
+        elif now - self._spoke >= heartbeat.ping:
             self.send(Ping())

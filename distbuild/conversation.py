@@ -13,9 +13,6 @@ from distbuild.handshake import Party, RefusedError
 from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
 from morphlib.errors import MorphError, Reason
 
-#: Seconds: to connect, between signs of life that are given, and until silence means loss.
-CONNECT_SECONDS, PING_SECONDS, LOST_SECONDS = 30.0, 10.0, 60.0
-
 _T = TypeVar("_T", bound=Message)
 
 
@@ -37,16 +34,19 @@ class Conversation(Generic[_T]):
     ) -> None:
         """Connect and shake hands. Raises ConnectionLost, or MorphError if one side refuses."""
         self.address = address
+        self._heartbeat = party.heartbeat
         self._decoder = LineDecoder[_T](union)
         self._speaking = threading.Lock()
         self._closed = threading.Event()
         try:
-            self._socket = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+            self._socket = socket.create_connection(
+                (address.host, address.port), party.heartbeat.connect
+            )
         except OSError as error:
             raise ConnectionLost(
                 f"Couldn't connect to {address}: {error.strerror or error}"
             ) from error
-        self._socket.settimeout(LOST_SECONDS)
+        self._socket.settimeout(party.heartbeat.lost)
         self._file = self._socket.makefile("rb")
         try:
             self._shake_hands(party, expected)
@@ -113,7 +113,7 @@ class Conversation(Generic[_T]):
 
     def _keep_alive(self) -> None:
         try:
-            while not self._closed.wait(PING_SECONDS):
+            while not self._closed.wait(self._heartbeat.ping):
                 self.say(Ping())
         except ConnectionLost:
             pass  # whoever hears notices it too

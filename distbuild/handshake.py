@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from distbuild.heartbeat import USUAL, Heartbeat
 from distbuild.messages import PROTOCOL_VERSION, Hello, Proof, Role
 from morphlib.errors import MorphError, Reason
 from morphlib.version import describe_version
@@ -32,6 +33,7 @@ class Party:
 
     role: Role
     secret: bytes = b""
+    heartbeat: Heartbeat = USUAL
 
     def hello(self) -> Hello:
         return Hello(

@@ -31,6 +31,12 @@ class HelperSettings:
     distbuild_secret_file: Path | None = path_field(
         None, "file with the secret that the daemon has", metavar="FILE"
     )
+    peer_timeout: int = number_field(
+        60,
+        "a daemon that is silent for so long counts as lost; the same as for the daemon",
+        metavar="SECONDS",
+        minimum=1,
+    )
     debug_messages: bool = flag_field("accepted for old configurations, without effect")
     crash_condition: tuple[str, ...] = list_field(
         (), "for tests: where to crash", metavar="CONDITION", hidden=True

@@ -89,6 +89,7 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
     from distbuild import crashing
     from distbuild.addresses import Address
     from distbuild.handshake import Party, read_secret
+    from distbuild.heartbeat import Heartbeat
     from distbuild.helper import serve
     from distbuild.messages import Role
     from morphlib.events import silence
@@ -97,5 +98,6 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
     if settings.log not in ("", "none"):
         add_log(silence, settings, argv)
     crashing.arm(settings.crash_condition)
-    party = Party(Role.HELPER, read_secret(settings.distbuild_secret_file))
+    heartbeat = Heartbeat(settings.peer_timeout)
+    party = Party(Role.HELPER, read_secret(settings.distbuild_secret_file), heartbeat)
     serve(Address(settings.parent_address, settings.parent_port), party)

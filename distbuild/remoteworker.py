@@ -52,7 +52,9 @@ class RemoteWorker:
         self.name = str(address)
         self.connection: Connection | None = None
         self.has_offered = False
-        endpoint: Any = HostnameEndpoint(reactor, address.host, address.port)
+        endpoint: Any = HostnameEndpoint(
+            reactor, address.host, address.port, timeout=party.heartbeat.connect
+        )
         factory: Any = ConnectionFactory(party, {Role.WORKER: self._speaker})
         self._service: Any = ClientService(
             endpoint, factory, retryPolicy=lambda attempts: _RETRY_SECONDS

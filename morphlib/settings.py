@@ -344,6 +344,13 @@ class Settings:
         group=Group.DISTBUILD,
         metavar="FILE",
     )
+    peer_timeout: int = number_field(
+        60,
+        "a machine that is silent for so long counts as lost; the same on all machines",
+        group=Group.DISTBUILD,
+        metavar="SECONDS",
+        minimum=1,
+    )
     crash_condition: tuple[str, ...] = list_field(
         (), "for tests: where to crash", group=Group.DISTBUILD, metavar="CONDITION", hidden=True
     )

@@ -25,6 +25,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from distbuild.daemon import accept_at
     from distbuild.daemon import run as run_reactor
     from distbuild.handshake import Party, read_secret
+    from distbuild.heartbeat import Heartbeat
     from distbuild.journal import Journal
     from distbuild.messages import Role
     from distbuild.remoteworker import RemoteWorker
@@ -47,7 +48,8 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         settings.writeable_cache_server_token_file,
         settings.trusted_keys,
     )
-    party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file))
+    heartbeat = Heartbeat(settings.peer_timeout)
+    party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file), heartbeat)
     call = morph_call(session, "controller")
     # Where calculate-build-graph looks for them.
     records = Records(settings.cachedir / "records.sqlite", session.listener)

@@ -90,13 +90,15 @@ def make_initiator(session: Session, what: str = "") -> Initiator:
     """Raises MorphError if no controller is configured."""
     from distbuild.addresses import Address
     from distbuild.handshake import Party, read_secret
+    from distbuild.heartbeat import Heartbeat
     from distbuild.initiator import Initiator
     from distbuild.messages import Role
 
     settings = session.settings
     check_controller(session)
     address = Address(settings.controller_initiator_address, settings.controller_initiator_port)
-    party = Party(Role.INITIATOR, read_secret(settings.distbuild_secret_file))
+    heartbeat = Heartbeat(settings.peer_timeout)
+    party = Party(Role.INITIATOR, read_secret(settings.distbuild_secret_file), heartbeat)
     return Initiator(address, party, session.listener, what)
 
 

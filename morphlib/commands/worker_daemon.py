@@ -23,13 +23,15 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from distbuild.daemon import Speakers, accept_at
     from distbuild.daemon import run as run_reactor
     from distbuild.handshake import Party, read_secret
+    from distbuild.heartbeat import Heartbeat
     from distbuild.messages import Role
     from distbuild.worker import Abilities, Worker, call_with
     from morphlib.commands.programs import morph_call
 
     settings = session.settings
     crashing.arm(settings.crash_condition)
-    party = Party(Role.WORKER, read_secret(settings.distbuild_secret_file))
+    heartbeat = Heartbeat(settings.peer_timeout)
+    party = Party(Role.WORKER, read_secret(settings.distbuild_secret_file), heartbeat)
     listening = listen(settings.worker_daemon_address, settings.worker_daemon_port)
     port = listening.getsockname()[1]
     # Several workers may share a cache.

@@ -1,0 +1,28 @@
+"""When silence means that the other side of a connection is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """`lost`: seconds of silence after which the other side counts as lost.
+
+    Both sides of a connection have to have the same, or one gives signs of life too seldom.
+    """
+
+    lost: float = 60.0
+
+    @property
+    def ping(self) -> float:
+        """Seconds between signs of life that are given: some of them may be late."""
+        return self.lost / 6
+
+    @property
+    def connect(self) -> float:
+        """Seconds for connecting."""
+        return self.lost / 2
+
+
+USUAL = Heartbeat()

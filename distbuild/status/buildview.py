@@ -14,7 +14,7 @@ from distbuild.messages import BuildFailed
 from distbuild.status.history import Attempt, AttemptState, Planned, StepName
 from distbuild.status.overview import BuildLine, BuildState, Watched, view_line
 from distbuild.status.paths import critical_path, seconds_left
-from morphlib.build.local import UNKNOWN_COST
+from morphlib.build.tasks import UNKNOWN_COST
 from morphlib.definitions.models import Kind
 
 #: What a step is that nobody began.

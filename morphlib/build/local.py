@@ -2,24 +2,20 @@
 
 It takes ready tasks from the schedule, hands them to builders, and tells what happens. Sources, and
 artifacts that a cache server has, are fetched by threads beside the builds; what can't be fetched
-is built. Of several processes that share a cache one builds a source,
-the one that holds the lock of its key; the others take what it made.
+is built. Of several processes that share a cache one builds a source, the one that holds the lock
+of its key; the others take what it made.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
-from morphlib import events, process
+from morphlib import events
+from morphlib.build.beside import MOST, Beside, Outcome
 from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
 from morphlib.build.download import download_source
 from morphlib.build.model import (
@@ -33,10 +29,17 @@ from morphlib.build.model import (
     Told,
     Unusable,
 )
-from morphlib.build.plan import Plan, inputs, revise_plan
+from morphlib.build.plan import Plan, revise_plan
 from morphlib.build.push import push_source
-from morphlib.build.schedule import Schedule, Task, estimate_makespan
+from morphlib.build.schedule import Schedule, Task
 from morphlib.build.sources import git_source
+from morphlib.build.tasks import (
+    estimate_costs,
+    expected_time,
+    fetch_task,
+    fetched_by,
+    tasks_of,
+)
 from morphlib.build.worker import work
 from morphlib.cache.locks import KeyLocks, Lock
 from morphlib.cache.records import BuildRecord, Records
@@ -47,67 +50,7 @@ from morphlib.events import Listener
 from morphlib.graph.model import Source
 from morphlib.sources.pool import fetch_sources
 
-#: Expected seconds of what was never built here.
-UNKNOWN_COST = {Kind.CHUNK: 60.0, Kind.STRATUM: 0.05, Kind.SYSTEM: 20.0}
-_FETCHERS = 4
-_DOWNLOADS = 4  # sources whose artifacts are fetched at a time
-_UPLOADS = 4  # sources that are sent at a time
 _POLL = 0.1  # seconds between looks at what another process builds
-
-
-@contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a build as tidily as Ctrl-C does, and once is enough.
-
-    What clears up then is not interrupted in its turn: it has its own bounds.
-    """
-    caught = [
-        signum
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(signum) is not signal.SIG_IGN
-    ]
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        for each in caught:
-            signal.signal(each, signal.SIG_IGN)
-        process.end_programs()
-        raise KeyboardInterrupt
-
-    before = {signum: signal.signal(signum, interrupt) for signum in caught}
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        _restore(before)
-        raise
-    else:
-        _restore(before)
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
-
-
-#: What threads do beside the builds: fetching sources or artifacts, sending artifacts.
-_What = Literal["source", "artifacts", "sent"]
-_DOING: Mapping[_What, tuple[str, Reason]] = {
-    "source": ("fetch", Reason.SOURCE),
-    "artifacts": ("fetch", Reason.CACHE),
-    "sent": ("send", Reason.CACHE),
-}
-_FETCH = "fetch:"  # before the id of a source, the task that fetches for it
-
-
-@dataclass(slots=True)
-class _Fetched:
-    """What a fetching thread came back with."""
-
-    source: str
-    error: MorphError | None
-    what: _What
-    duration: float
 
 
 @dataclass(slots=True)
@@ -139,58 +82,21 @@ class LocalBuild:
         self._locks = KeyLocks(context.options.locks)
         self._held: dict[str, Lock] = {}
         self._waiting: dict[str, _Waiting] = {}
-        self._fetched: SimpleQueue[_Fetched] = SimpleQueue()
+        self._beside = Beside()
         self._problems: set[str] = set()
         self._downloads: set[str] = set()
         self._sending: set[str] = set()
         self._sends = context.push is not None
-        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._to_send: list[Source] = []
         self._untrusted = 0  # sources that the server has, but that no trusted key signed
         self._lost_keys: set[str] = set()  # of what the server has, but could not give
         reached = self.graph.reachable(plan.targets)
         self._index = {source.id: number for number, source in enumerate(reached, 1)}
-        self._estimates = self._estimate()
+        self._costs = estimate_costs(self.graph, plan, records)
         self.schedule = Schedule(self._tasks())
 
-    # Preparing
-
-    def _estimate(self) -> dict[str, float]:
-        wanted: dict[Kind, list[tuple[str, str]]] = {}
-        for source_id in self.plan.build:
-            source = self.graph.source(source_id)
-            wanted.setdefault(source.kind, []).append((source.name, source.key))
-        found: dict[str, float] = {}
-        for kind, pairs in wanted.items():
-            for name, seconds in self.records.estimate(pairs, kind=kind.value).items():
-                found[f"{kind}:{name}"] = seconds
-        return found
-
     def _tasks(self) -> list[Task]:
-        wanted = {*self.plan.build, *self.plan.fetch}
-        building = set(self.plan.build)
-        tasks = []
-        for source_id in sorted(wanted, key=self._index.__getitem__):
-            if source_id not in building:
-                tasks.append(Task(source_id, (), 0.0, "download"))
-                continue
-            source = self.graph.source(source_id)
-            needs = [needed for needed in inputs(self.graph, source) if needed in wanted]
-            if source.kind is Kind.CHUNK:
-                fetch = _FETCH + source_id
-                tasks.append(Task(fetch, (), 0.0, "fetch"))
-                needs.append(fetch)
-            cost = self._estimates.get(source_id, UNKNOWN_COST[source.kind])
-            tasks.append(Task(source_id, tuple(needs), cost))
-        return tasks
-
-    def _expected_time(self, slots: int) -> float | None:
-        """Seconds, where enough of the chunks were built before for this to mean something."""
-        chunks = [i for i in self.plan.build if self.graph.source(i).kind is Kind.CHUNK]
-        known = sum(i in self._estimates for i in chunks)
-        if known * 2 < len(chunks):
-            return None
-        return estimate_makespan(list(self.schedule.tasks.values()), slots)
+        return tasks_of(self.graph, self.plan, self._index, self._costs)
 
     # Running
 
@@ -204,19 +110,9 @@ class LocalBuild:
         self.records.close()
         # Before anything is told: whoever shows it may start a thread, and forking is over then.
         builders = start_builders(self.context, slots, work)
-        wakeup, self._wake = os.pipe()
         with ExitStack() as stack:
             stack.callback(self._release_all)
-            stack.callback(os.close, wakeup)
-            stack.callback(os.close, self._wake)
-            # Each has threads of its own: a slow server must not keep sources from being fetched.
-            for name, count in (
-                ("source", _FETCHERS),
-                ("artifacts", _DOWNLOADS),
-                ("sent", _UPLOADS),
-            ):
-                threads = self._threads[name] = ThreadPoolExecutor(count, thread_name_prefix=name)
-                stack.callback(threads.shutdown, wait=True, cancel_futures=True)
+            stack.enter_context(self._beside)
             for server in (self.context.remote, self.context.push):
                 if server is not None:
                     stack.callback(server.stop)
@@ -231,10 +127,14 @@ class LocalBuild:
                     estimate=self._expected_time(slots),
                 )
             )
-            self._loop(builders, wakeup)
+            self._loop(builders)
             self._tell_untrusted()
 
-    def _loop(self, builders: list[Builder], wakeup: int) -> None:
+    def _expected_time(self, slots: int) -> float | None:
+        tasks = list(self.schedule.tasks.values())
+        return expected_time(self.graph, self.plan, tasks, self._costs, slots)
+
+    def _loop(self, builders: list[Builder]) -> None:
         while True:
             self._look_at_waiting()
             self._start_fetches()
@@ -246,19 +146,21 @@ class LocalBuild:
             assert builders or not any(
                 task in self._index and task not in elsewhere for task in self.schedule.running
             )
-            for builder in wait_for(builders, wakeup, _POLL if self._waiting else None):
+            patience = _POLL if self._waiting else None
+            for builder in wait_for(builders, self._beside.wakeup, patience):
                 message = builder.receive()
                 if message is None:
                     builders.remove(builder)
                     self._lost(builder, builders)
                 else:
                     self._handle(builder, message)
-            self._collect_fetched(wakeup)
+            self._collect()
 
     def _start_fetches(self) -> None:
         while not self._stopping and (task := self.schedule.take("fetch")) is not None:
-            self._in_thread("source", task.id, self._fetch)
-        while not self._stopping and len(self._downloads) < _DOWNLOADS:
+            source = self.graph.source(fetched_by(task.id))
+            self._beside.start("source", source, self._fetch)
+        while not self._stopping and len(self._downloads) < MOST["artifacts"]:
             task = self.schedule.take("download")
             if task is None:
                 return
@@ -268,30 +170,7 @@ class LocalBuild:
                 for name in source.artifacts:
                     text = f"Fetching to local cache: artifact {name}"
                     self.listener(events.Status(text=text, source=source.name))
-                self._in_thread("artifacts", source.id, self._download)
-
-    def _in_thread(self, what: _What, task_id: str, work: Callable[[Source], object]) -> None:
-        """Do something for the source of a task beside the builds; `_collect_fetched` hears how it
-        went."""
-        self._threads[what].submit(self._work, what, task_id, work)
-
-    def _work(self, what: _What, task_id: str, work: Callable[[Source], object]) -> None:
-        source = self.graph.source(task_id.removeprefix(_FETCH))
-        started = time.monotonic()
-        error: MorphError | None = None
-        try:
-            work(source)
-        except MorphError as caught:
-            error = caught
-        except Exception as caught:
-            doing, reason = _DOING[what]
-            message = f"can't {doing} {source.name}: {type(caught).__name__}: {caught}"
-            error = MorphError(message, reason=reason)
-        self._fetched.put(_Fetched(task_id, error, what, time.monotonic() - started))
-        try:
-            os.write(self._wake, b".")
-        except OSError:
-            pass  # the build ended meanwhile and nobody waits for this any more
+                self._beside.start("artifacts", source, self._download)
 
     def _fetch(self, source: Source) -> None:
         """Bring a chunk's sources into the mirrors."""
@@ -307,18 +186,16 @@ class LocalBuild:
         assert self.context.push is not None
         push_source(self.context.store, self.context.push, source)
 
-    def _collect_fetched(self, wakeup: int) -> None:
-        while not self._fetched.empty():
-            fetched = self._fetched.get()
-            os.read(wakeup, 1)
-            if fetched.what == "sent":
-                self._sent(fetched)
-            elif fetched.what == "artifacts":
-                self._downloaded(fetched)
-            elif fetched.error is None:
-                self.schedule.finish(fetched.source)
+    def _collect(self) -> None:
+        for outcome in self._beside.collect():
+            if outcome.what == "sent":
+                self._sent(outcome)
+            elif outcome.what == "artifacts":
+                self._downloaded(outcome)
+            elif outcome.error is None:
+                self.schedule.finish(fetch_task(outcome.source))
             else:
-                self._note_failure(fetched.source, fetched.error)
+                self._note_failure(fetch_task(outcome.source), outcome.error)
 
     def _dispatch(self, builders: Sequence[Builder]) -> None:
         for builder in builders:
@@ -350,33 +227,33 @@ class LocalBuild:
             source = self._to_send.pop()
             if self._sends:
                 self._sending.add(source.id)
-                self._in_thread("sent", source.id, self._push)
+                self._beside.start("sent", source, self._push)
 
-    def _sent(self, fetched: _Fetched) -> None:
-        self._sending.discard(fetched.source)
-        if fetched.error is not None and self._sends:
+    def _sent(self, outcome: Outcome) -> None:
+        self._sending.discard(outcome.source)
+        if outcome.error is not None and self._sends:
             self._sends = False
             assert self.context.push is not None
             self.context.push.stop()
-            text = f"{fetched.error.message}; nothing more is sent there"
+            text = f"{outcome.error.message}; nothing more is sent there"
             self.listener(events.Status(text=text, level="warning"))
 
     # Downloads
 
-    def _downloaded(self, fetched: _Fetched) -> None:
-        source = self.graph.source(fetched.source)
+    def _downloaded(self, outcome: Outcome) -> None:
+        source = self.graph.source(outcome.source)
         self._downloads.discard(source.id)
         self._release(source.id)
-        if fetched.error is None:
+        if outcome.error is None:
             self.schedule.finish(source.id)
             self.fetched += 1
-            self._tell_finished(source, "fetched", fetched.duration)
+            self._tell_finished(source, "fetched", outcome.duration)
             return
         assert self.context.remote is not None
         if not self.context.remote.is_dead:  # which was told, for all that it has
-            text = f"{fetched.error.message}; {source.kind} {source.name} will be built"
+            text = f"{outcome.error.message}; {source.kind} {source.name} will be built"
             level: Literal["warning", "chatty"] = "warning"
-            if isinstance(fetched.error, UntrustedError):
+            if isinstance(outcome.error, UntrustedError):
                 self._untrusted += 1
                 level = "warning" if self._untrusted == 1 else "chatty"  # at the end, their number
             self.listener(events.Status(text=text, level=level))
@@ -398,7 +275,7 @@ class LocalBuild:
             remote = self.plan.remote - self._lost_keys
         done = self.schedule.done & set(self._index)
         self.plan = revise_plan(self.graph, self.plan, done, remote)
-        self._estimates = self._estimate()
+        self._costs = estimate_costs(self.graph, self.plan, self.records)
         self.schedule.put_back(source.id)
         self.schedule.revise(self._tasks())
         self.listener(events.PlanRevised(total=self.plan.total, cached=self.plan.untouched))
@@ -413,7 +290,7 @@ class LocalBuild:
                 index=index,
                 total=total,
                 slot=builder.slot,
-                estimate=self._estimates.get(source.id),
+                estimate=self._costs.get(source.id),
             )
         )
         builder.assign(Job(source.id, builder.slot, index, total))

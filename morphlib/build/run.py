@@ -66,7 +66,8 @@ def run_build(
         failed = skipped = fetched = elsewhere = 0
     else:
         from morphlib.build.area import remove_abandoned
-        from morphlib.build.local import LocalBuild, terminated_like_interrupted
+        from morphlib.build.interruption import terminated_like_interrupted
+        from morphlib.build.local import LocalBuild
 
         remove_abandoned(context.options.staging)
         run = LocalBuild(context, plan, records, listener)

@@ -23,7 +23,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
             reason=Reason.USAGE,
         )
     from distbuild.graphs import describe, encode_graph
-    from morphlib.build.local import UNKNOWN_COST
+    from morphlib.build.tasks import UNKNOWN_COST
 
     repo, ref, morphology, *name = arguments
     graph = resolve_commit(session, repo, ref, morphology, *name)

@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from morphlib import events
-from morphlib.build.local import terminated_like_interrupted
+from morphlib.build.interruption import terminated_like_interrupted
 from morphlib.build.removal import remove_tree
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.locks import acquire_directory, make_locked_directory

@@ -15,8 +15,8 @@ from distbuild.status.history import AttemptState
 from distbuild.status.overview import BuildState, WorkerState
 from distbuild.status.paths import critical_path, seconds_left
 from distbuild.workermessages import Fault
-from morphlib.build.local import UNKNOWN_COST
 from morphlib.build.schedule import Schedule, Task
+from morphlib.build.tasks import UNKNOWN_COST
 from morphlib.definitions.models import Kind
 from tests.distbuild.status.game import Game, key_of, source
 

@@ -12,6 +12,7 @@ import bottle
 
 from cacheserver.artifacts import Artifacts
 from cacheserver.gitanswers import RepositoryAnswers
+from cacheserver.hits import Hits
 from cacheserver.metrics import Metrics
 from cacheserver.serving import Finished
 from morphlib.errors import MorphError, Reason
@@ -29,6 +30,7 @@ class Context:
     answers: RepositoryAnswers
     bundles: Path
     metrics: Metrics
+    hits: Hits
     max_request: int
     max_file: int
 

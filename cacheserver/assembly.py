@@ -10,6 +10,7 @@ from cacheserver.application import Application, Context
 from cacheserver.artifacts import Artifacts
 from cacheserver.auth import Gate, TokenFile
 from cacheserver.gitanswers import RepositoryAnswers
+from cacheserver.hits import Hits
 from cacheserver.metrics import Metrics
 from cacheserver.pages import add_pages
 from cacheserver.pulling import Puller
@@ -34,6 +35,7 @@ class Assembled:
 
     server: Server
     uploads: Uploads
+    hits: Hits
 
 
 def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assembled:
@@ -42,11 +44,13 @@ def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assemble
     artifacts = Artifacts(settings.artifact_dir, log_event, serve_unlisted=settings.serve_unlisted)
     repositories = Repositories(settings.repo_dir, direct=settings.direct_mode)
     uploads = Uploads(artifacts, settings.max_artifact_size)
+    hits = Hits(artifacts.store)
     context = Context(
         artifacts,
         RepositoryAnswers(repositories, settings.max_file_size),
         settings.bundle_dir,
         Metrics(version, lambda: _free_space(artifacts)),
+        hits,
         settings.max_request_size,
         settings.max_file_size,
     )
@@ -66,7 +70,7 @@ def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assemble
         timeout=settings.timeout,
         adapter=make_adapter(settings),
     )
-    return Assembled(server, uploads)
+    return Assembled(server, uploads, hits)
 
 
 def _make_gate(settings: ServerSettings) -> Gate:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from cacheserver.tallies import common_name
 from morphlib.cache.names import LOG_SUFFIX, MANIFEST_SUFFIX, META_SUFFIX, TEMPORARY_PREFIX, key_of
 
 KINDS = ("system", "stratum", "chunk")
@@ -156,12 +157,7 @@ def _guess(artifacts: Iterable[str]) -> tuple[str, str]:
     if not parts:
         return "", ""
     names = [name for _, name in parts]
-    # What the first and the last in order have in common, all have.
-    first, last = min(names), max(names)
-    same = 0
-    while same < min(len(first), len(last)) and first[same] == last[same]:
-        same += 1
-    return parts[0][0], first[:same].rstrip("-.") or names[0]
+    return parts[0][0], common_name(names) or names[0]
 
 
 def _seconds(meta: _Meta) -> float | None:

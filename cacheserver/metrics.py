@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter as Tally
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -68,45 +66,13 @@ class Metrics:
         free.set_function(free_space)
         info = Gauge("morph_cache_info", "The program", ["version"], registry=registry)
         info.labels(version).set(1)
-        self.hits = Hits()
 
     def count_lookups(self, hits: int, misses: int) -> None:
         if hits:
             self.lookups.labels("hit").inc(hits)
         if misses:
             self.lookups.labels("miss").inc(misses)
-        self.hits.add(hits, misses)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
-
-
-class Hits:
-    """What was asked for since the server started, for people to look at."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._hits = self._misses = 0
-        self._downloads: Tally[str] = Tally()
-
-    def add(self, hits: int, misses: int) -> None:
-        with self._guard:
-            self._hits += hits
-            self._misses += misses
-
-    def add_download(self, key: str) -> None:
-        with self._guard:
-            self._downloads[key] += 1
-
-    @property
-    def rate(self) -> float | None:
-        """Which part of what was asked for was there; None before anything was."""
-        with self._guard:
-            asked = self._hits + self._misses
-            return self._hits / asked if asked else None
-
-    def downloads(self) -> Tally[str]:
-        """How often files of each source were handed out, by key."""
-        with self._guard:
-            return self._downloads.copy()

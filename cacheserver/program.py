@@ -156,6 +156,7 @@ def _serve(settings: ServerSettings, argv: Sequence[str], version: str) -> None:
         ) from error
     threading.Thread(target=server.serve, daemon=True).start()
     start_collecting(settings, log_event)
+    assembled.hits.keep_saving()
     logging.getLogger("morph.cacheserver").info("listening at %s port %d", *server.bind_addr[:2])
     if settings.port_file is not None:
         threading.Thread(
@@ -169,6 +170,7 @@ def _serve(settings: ServerSettings, argv: Sequence[str], version: str) -> None:
     ender = threading.Thread(target=server.stop, daemon=True)
     ender.start()
     ender.join(_END_SECONDS)
+    assembled.hits.try_to_save()
     assembled.uploads.close()
     logging.shutdown()
     # Threads that still wait for their clients must not keep the program.

@@ -71,18 +71,17 @@ class _Reading:
 
     def get_artifact(self, environ: Environ) -> bottle.HTTPResponse:
         name = parameters(environ).get("filename", "")
-        metrics = self._context.metrics
         try:
             found = self._context.artifacts.open(name)
         except BadNameError:
             raise refuse(403) from None
         if found is None:
-            metrics.count_lookups(0, 1)
+            self._count(name, is_there=False)
             raise refuse(404)
-        metrics.count_lookups(1, 0)
+        self._count(name, is_there=True)
         if environ["REQUEST_METHOD"] == "GET":
             self._context.artifacts.note_use(name)
-            metrics.hits.add_download(key_of(name))
+            self._context.hits.add_download(key_of(name))
         asked = headers(environ)
         if environ["REQUEST_METHOD"] == "HEAD":
             asked.pop("range", None)
@@ -93,7 +92,12 @@ class _Reading:
         found = self._context.artifacts.has(names)
         hits = sum(found.values())
         self._context.metrics.count_lookups(hits, len(found) - hits)
+        self._context.hits.add_question(found)
         return json_answer(found)
+
+    def _count(self, name: str, *, is_there: bool) -> None:
+        self._context.metrics.count_lookups(is_there, not is_there)
+        self._context.hits.add_file(name, is_there=is_there)
 
     # Git
 

@@ -169,6 +169,68 @@ def test_hits_are_counted(home: Path, browser: Browser) -> None:
         assert browser.texts("td.number")[1] == "3"
 
 
+def test_hit_rates_are_told_by_system_and_by_chunk(home: Path, browser: Browser) -> None:
+    def names(source: str, kind: str, *artifacts: str) -> list[str]:
+        return [f"{key_of(source)}.{kind}.{artifact}" for artifact in artifacts]
+
+    with running(home) as server:
+        with ArtifactStore(server.artifacts) as store:
+            store_source(store, "chunk", "zlib", {"zlib-libs": 1, "zlib-doc": 1})
+            store_source(store, "chunk", "bash", {"bash-bins": 50_000})
+            store_source(store, "system", "base", {"base-rootfs": 1}, ["zlib"])
+        zlib, bash = (
+            names("zlib", "chunk", "zlib-libs", "zlib-doc"),
+            names("bash", "chunk", "bash-bins"),
+        )
+        system = names("base", "system", "base-rootfs")
+        server.post("/1.0/artifacts", [*zlib, *bash, *system])
+        # Other versions, and what nobody ever stored.
+        for number in range(2):
+            other = names(f"new {number}", "chunk", "zlib-libs", "zlib-doc")
+            server.post("/1.0/artifacts", other)
+        server.post("/1.0/artifacts", names("gcc", "chunk", "gcc-bins", "gcc-libs"))
+        browser.open(server.url)
+        assert browser.texts("tbody td")[0] == "base"
+        assert "100 %" in browser.texts("tbody td")
+        browser.follow("a[href^='/hits']")
+        assert browser.texts("tbody td:first-child") == ["base"]
+        browser.follow("a[href*='kind=chunk']")
+        assert browser.text("#hit-rate") == "40 %"
+        rows = [browser.texts(f"tbody tr:nth-child({n}) td") for n in (1, 2, 3)]
+        assert rows == [
+            ["zlib", "3", "2", "33 %", "today"],
+            ["gcc", "1", "1", "0 %", "today"],
+            ["bash", "1", "0", "100 %", "today"],
+        ]
+        browser.follow("th a[href*='sort=name']")
+        assert browser.texts("tbody td:first-child") == ["bash", "gcc", "zlib"]
+        assert browser.text("th[aria-sort]") == "Name"
+        browser.follow("th a[href*='sort=rate']")
+        assert browser.texts("tbody td:first-child") == ["gcc", "zlib", "bash"]
+        browser.evaluate("document.querySelector('input[name=q]').value = 'ZLI'")
+        browser.follow("nav form button")
+        assert browser.texts("tbody td:first-child") == ["zlib"]
+        assert browser.text("th[aria-sort]") == "Hit rate"
+        browser.follow("tbody a")
+        assert browser.texts("tbody td:first-child") == ["zlib"]
+        assert browser.texts("tbody td")[6] == "33 %"
+        browser.follow("tbody a")
+        assert browser.text("#hit-rate") == "33 %"
+
+
+def test_tables_are_sorted_by_what_is_clicked(server: CacheServer, browser: Browser) -> None:
+    browser.open(server.url + "?kind=chunk")
+    browser.follow("th a[href*='sort=size']")
+    assert browser.texts("tbody td:first-child")[:2] == ["busybox", "zlib"]
+    browser.follow("th a[href*='sort=name']")
+    shown = browser.texts("tbody td:first-child")
+    assert shown == sorted(shown)
+    browser.follow("a[rel=next]")
+    assert browser.texts("tbody td:first-child")[0] > shown[-1]
+    browser.open(server.url + "?kind=chunk&sort=nothing")
+    assert browser.text("th[aria-sort]") == "Last used"
+
+
 def test_logs_of_failed_builds_can_be_read(server: CacheServer, browser: Browser) -> None:
     browser.open(server.url + f"sources/{key_of('failed')}")
     assert "not whole" in browser.text(".warning")

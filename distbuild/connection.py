@@ -15,6 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from distbuild.addresses import Address
 from distbuild.framing import MAX_LINE, BadLine, LineDecoder, encode
 from distbuild.handshake import Party, RefusedError
 from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
@@ -25,11 +26,14 @@ reactor: Any = _reactor
 
 #: A connection that says more than this in a second is not read for the rest of it.
 MOST_BYTES_PER_SECOND = 64 << 20
+#: With what the handshake of TLS begins.
+_TLS = b"\x16\x03"
 #: And one whose lines are no messages so often is closed.
 _MOST_BAD_LINES = 100
+_MOST_TOLD = 1000
 
 
-#: By address, why a peer was refused last, or refused us.
+#: By peer, why it was refused last, or refused us.
 _told: dict[str, str] = {}
 
 
@@ -51,15 +55,23 @@ class Speaker(Protocol):
 class Connection(LineOnlyReceiver):
     """`speakers`: by the roles that may connect here, what makes the one that listens to them.
 
-    `transport` is the other end; `is_slow` while it does not take what it is sent.
+    `transport` is the other end; `is_slow` while it does not take what it is sent. `is_client`
+    where it was us who connected.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
     transport: Any
 
-    def __init__(self, party: Party, speakers: dict[Role, Callable[[Hello], Speaker]]) -> None:
+    def __init__(
+        self,
+        party: Party,
+        speakers: dict[Role, Callable[[Hello], Speaker]],
+        *,
+        is_client: bool = False,
+    ) -> None:
         self._party = party
+        self._is_client = is_client
         self._speakers = speakers
         self._speaker: Speaker | None = None
         self._decoder: LineDecoder[Message] = LineDecoder(Hello | Refused | Ping)
@@ -70,18 +82,22 @@ class Connection(LineOnlyReceiver):
         self._second = 0
         self._bytes = 0
         self._over = False
+        self._deadline: Any = None
         self.is_slow = False
-        self.peer = "?"
+        self.peer = self._label = "?"
 
     # What Twisted calls
 
     def connectionMade(self) -> None:
         address = self.transport.getPeer()
-        self.peer = str(address.host)
+        self.peer = self._label = str(address.host)
+        if self._is_client:
+            self._label = str(Address(self.peer, address.port))
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._spoke = self._listened = reactor.seconds()
         self._ours = self._party.hello()
+        self._deadline = reactor.callLater(self._party.heartbeat.handshake, self._begin_too_late)
         try:
             self._party.check_address(self.peer)
         except RefusedError as error:
@@ -90,7 +106,20 @@ class Connection(LineOnlyReceiver):
         self._alive.start(self._party.heartbeat.ping / 2, now=False)
         self.send(self._ours)
 
+    def _begin_too_late(self) -> None:
+        reason = f"no handshake within {self._party.heartbeat.handshake:g} seconds"
+        self._warn("%s: %s", reason)
+        self._end(reason)
+        self.transport.abortConnection()
+
     def dataReceived(self, data: bytes) -> None:
+        if self._theirs is None and data.startswith(_TLS):
+            self.refuse(
+                "TLS is not spoken here: set distbuild-certificate and"
+                " distbuild-authorities here as well, or not there"
+            )
+        if self._over:
+            return
         now = int(reactor.seconds())
         self._bytes = self._bytes + len(data) if now == self._second else len(data)
         self._second = now
@@ -127,7 +156,14 @@ class Connection(LineOnlyReceiver):
         self.refuse(f"a line is longer than {MAX_LINE} bytes")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._end(reason.getErrorMessage())
+        why = reason.getErrorMessage()
+        if self._party.identity is not None:
+            from distbuild.tls import describe_loss
+
+            why = describe_loss(self.transport, reason)
+            if self._theirs is None and not self._over:
+                self._warn("%s: %s", why)
+        self._end(why)
 
     # The producer that transports tell of a full buffer
 
@@ -155,9 +191,11 @@ class Connection(LineOnlyReceiver):
 
     def _warn(self, text: str, reason: str) -> None:
         """Once, though a peer may try again every second."""
-        if _told.get(self.peer) != reason:
-            _told[self.peer] = reason
-            _log.warning(text, self.peer, reason)
+        if _told.get(self._label) != reason:
+            if len(_told) >= _MOST_TOLD:
+                _told.clear()
+            _told[self._label] = reason
+            _log.warning(text, self._label, reason)
 
     def close(self, reason: str) -> None:
         self._end(reason)
@@ -167,6 +205,7 @@ class Connection(LineOnlyReceiver):
     def _end(self, reason: str) -> None:
         if self._alive.running:
             self._alive.stop()
+        self._forget_deadline()
         if not self._over:
             self._over = True
             speaker, self._speaker = self._speaker, None
@@ -182,6 +221,8 @@ class Connection(LineOnlyReceiver):
                 self.close(reason)
             case Hello() if self._theirs is None:
                 self._party.check_hello(message, self._speakers)
+                if self._party.identity is not None:
+                    self._party.check_certificate(message.role, self.transport.check_peer())
                 self._theirs = message
                 if self._party.secret:
                     self.send(self._party.prove(self._ours, message))
@@ -196,8 +237,13 @@ class Connection(LineOnlyReceiver):
             case _:
                 raise RefusedError("that is not how a connection begins here")
 
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+
     def _greet(self, theirs: Hello) -> None:
-        _told.pop(self.peer, None)
+        self._forget_deadline()
+        _told.pop(self._label, None)
         speaker = self._speakers[theirs.role](theirs)
         self._speaker = speaker
         self._decoder = LineDecoder(speaker.union)
@@ -214,7 +260,7 @@ class Connection(LineOnlyReceiver):
 
     def _count_bad_line(self, why: str) -> None:
         self._bad_lines += 1
-        _log.warning("%s: ignoring a line: %s", self.peer, why)
+        _log.warning("%s: ignoring a line: %s", self._label, why)
         if self._bad_lines >= _MOST_BAD_LINES:
             self.refuse("too many lines that are no messages")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from distbuild.addresses import Address
+from distbuild.certificates import Identity, describe_error, describe_problem
 from distbuild.framing import MAX_LINE, BadLine, LineDecoder, encode
 from distbuild.handshake import Party, RefusedError
 from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
+from distbuild.wire import Wire
 from morphlib.errors import MorphError, Reason
 
 _T = TypeVar("_T", bound=Message)
@@ -36,18 +40,15 @@ class Conversation(Generic[_T]):
         self.address = address
         self._heartbeat = party.heartbeat
         self._decoder = LineDecoder[_T](union)
-        self._speaking = threading.Lock()
         self._closed = threading.Event()
         try:
-            self._socket = socket.create_connection(
-                (address.host, address.port), party.heartbeat.connect
-            )
+            where = (address.host, address.port)
+            plain = socket.create_connection(where, party.heartbeat.connect)
         except OSError as error:
             raise ConnectionLost(
                 f"Couldn't connect to {address}: {error.strerror or error}"
             ) from error
-        self._socket.settimeout(party.heartbeat.lost)
-        self._file = self._socket.makefile("rb")
+        self._wire = Wire(plain, party.heartbeat.lost)
         try:
             self._shake_hands(party, expected)
         except BaseException:
@@ -57,17 +58,47 @@ class Conversation(Generic[_T]):
 
     def _shake_hands(self, party: Party, expected: Collection[Role]) -> None:
         try:
-            party.check_address(str(self._socket.getpeername()[0]))
+            party.check_address(self._peer())
+            shown = b"" if party.identity is None else self._start_tls(party.identity)
             ours = party.hello()
-            self.say(ours)
+            with suppress(ConnectionLost):  # the other side may have said why it is gone
+                self.say(ours)
             theirs = self._hear_first(Hello)
             party.check_hello(theirs, expected)
+            if party.identity is not None:
+                party.check_certificate(theirs.role, shown)
             if party.secret:
                 self.say(party.prove(ours, theirs))
                 party.check_proof(self._hear_first(Proof), ours, theirs)
         except RefusedError as error:
-            self.say(Refused(reason=str(error)))
+            with suppress(ConnectionLost):
+                self.say(Refused(reason=str(error)))
             raise MorphError(f"{self.address}: {error}", reason=Reason.CONFIG) from error
+
+    def _peer(self) -> str:
+        try:
+            return self._wire.peer
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _start_tls(self, identity: Identity) -> bytes:
+        """Gives the certificate of the other side as DER."""
+        try:
+            return self._wire.start_tls(
+                identity.client_context(), self.address.host, self._heartbeat.handshake
+            )
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: OSError) -> MorphError:
+        """The error to raise where the connection fails."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = describe_problem(error.verify_code)
+        elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            why = describe_error(error.reason or str(error))
+        else:
+            return ConnectionLost(f"Lost the connection to {self.address}: {error}")
+        return MorphError(f"{self.address}: {why}", reason=Reason.CONFIG)
 
     def _hear_first(self, kind: type[Any]) -> Any:
         try:
@@ -84,18 +115,19 @@ class Conversation(Generic[_T]):
 
     def _line(self) -> bytes:
         try:
-            line = self._file.readline(MAX_LINE + 2)
-        except (OSError, ValueError) as error:
-            raise ConnectionLost(f"Lost the connection to {self.address}: {error}") from error
-        if not line.endswith(b"\n"):
+            line = self._wire.read_line(MAX_LINE)
+        except OSError as error:
+            raise self._lost(error) from error
+        except ValueError as error:
+            raise ConnectionLost(f"{self.address} does not speak as it should: {error}") from error
+        if line is None:
             raise ConnectionLost(f"{self.address} closed the connection")
-        return line[:-1]
+        return line
 
     def say(self, message: Message) -> None:
         """Raises ConnectionLost."""
         try:
-            with self._speaking:
-                self._socket.sendall(encode(message))
+            self._wire.send(encode(message))
         except OSError as error:
             raise ConnectionLost(f"Lost the connection to {self.address}: {error}") from error
 
@@ -120,11 +152,7 @@ class Conversation(Generic[_T]):
 
     def close(self) -> None:
         self._closed.set()
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it was gone already
-        self._socket.close()
+        self._wire.close()
 
     def __enter__(self) -> Conversation[_T]:
         return self

@@ -25,18 +25,29 @@ class ConnectionFactory(Factory):
 
     noisy = False
 
-    def __init__(self, party: Party, speakers: Speakers) -> None:
+    def __init__(self, party: Party, speakers: Speakers, *, is_client: bool) -> None:
         self._party = party
+        self._is_client = is_client
         self._speakers = dict(speakers)
 
     def buildProtocol(self, addr: Any) -> Connection:
-        return Connection(self._party, self._speakers)
+        return Connection(self._party, self._speakers, is_client=self._is_client)
+
+
+def make_factory(party: Party, speakers: Speakers, host: str | None) -> Any:
+    """One for connections to a host, or without one for those that come from others."""
+    factory = ConnectionFactory(party, speakers, is_client=host is not None)
+    if party.identity is None:
+        return factory
+    from distbuild.tls import secure
+
+    return secure(factory, party.identity, host)
 
 
 def accept_at(listening: socket.socket, party: Party, speakers: Speakers) -> None:
     """Let the roles in `speakers` connect to a socket that listens."""
     listening.setblocking(False)
-    factory = ConnectionFactory(party, speakers)
+    factory = make_factory(party, speakers, None)
     reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
     listening.close()  # the reactor has a copy
 

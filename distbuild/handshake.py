@@ -1,9 +1,9 @@
 """Who may take part: what is checked of the first two lines of a connection.
 
 Where a secret is configured, both sides prove that they know it without saying it: each sends an
-HMAC over both hellos and its own role. Without a secret only this machine's own addresses may
-connect. None of it encrypts anything: between machines that do not trust the network, connections
-belong into a tunnel.
+HMAC over both hellos and its own role. That encrypts nothing. Where certificates are configured,
+connections are TLS, and each side's certificate has to let it be what it says that it is. Where
+there is neither, only this machine's own addresses may connect.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from distbuild.certificates import Identity, read_identity
 from distbuild.heartbeat import USUAL, Heartbeat
 from distbuild.messages import PROTOCOL_VERSION, Hello, Proof, Role
 from morphlib.errors import MorphError, Reason
@@ -29,10 +31,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """One side of all its connections. Without a `secret` it talks to its own machine alone."""
+    """One side of all its connections. With an `identity` they are TLS. Without that and without a
+    `secret` it talks to its own machine alone."""
 
     role: Role
     secret: bytes = b""
+    identity: Identity | None = None
     heartbeat: Heartbeat = USUAL
 
     def hello(self) -> Hello:
@@ -44,10 +48,11 @@ class Party:
         )
 
     def check_address(self, address: str) -> None:
-        """Raises RefusedError for one that needs a secret where there is none."""
-        if not self.secret and not is_loopback(address):
+        """Raises RefusedError for another machine where nothing is there to know it by."""
+        if not (self.secret or self.identity or is_loopback(address)):
             raise RefusedError(
-                f"{address} is another machine: set distbuild-secret-file on both of them"
+                f"{address} is another machine: set distbuild-secret-file on both of them, or"
+                " distbuild-certificate and distbuild-authorities"
             )
 
     def check_hello(self, hello: Hello, expected: Collection[Role]) -> None:
@@ -61,6 +66,12 @@ class Party:
             )
         if hello.role not in expected:
             raise RefusedError(f"a {self.role} does not listen to a {hello.role} here")
+
+    def check_certificate(self, role: Role, shown: bytes) -> None:
+        """Raises RefusedError if a certificate (DER) of our authorities is not for that role."""
+        why = "" if self.identity is None else self.identity.why_not(role, shown)
+        if why:
+            raise RefusedError(why)
 
     def prove(self, ours: Hello, theirs: Hello) -> Proof:
         return Proof(value=_mac(self.secret, ours, theirs))
@@ -110,3 +121,26 @@ def read_secret(path: Path | None) -> bytes:
             hint=f"Make one: head -c 32 /dev/urandom | base64 > {path}",
         )
     return secret
+
+
+class PartySettings(Protocol):
+    """The settings of all programs that take part."""
+
+    @property
+    def distbuild_secret_file(self) -> Path | None: ...
+
+    @property
+    def distbuild_certificate(self) -> Path | None: ...
+
+    @property
+    def distbuild_authorities(self) -> Path | None: ...
+
+    @property
+    def peer_timeout(self) -> int: ...
+
+
+def read_party(role: Role, settings: PartySettings) -> Party:
+    """The party that settings describe. Raises MorphError for files that are of no use."""
+    identity = read_identity(settings.distbuild_certificate, settings.distbuild_authorities, role)
+    secret = read_secret(settings.distbuild_secret_file)
+    return Party(role, secret, identity, Heartbeat(settings.peer_timeout))

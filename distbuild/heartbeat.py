@@ -24,5 +24,10 @@ class Heartbeat:
         """Seconds for connecting."""
         return self.lost / 2
 
+    @property
+    def handshake(self) -> float:
+        """Seconds until both sides have to know who the other is."""
+        return max(10.0, self.lost / 2)
+
 
 USUAL = Heartbeat()

@@ -31,6 +31,16 @@ class HelperSettings:
     distbuild_secret_file: Path | None = path_field(
         None, "file with the secret that the daemon has", metavar="FILE"
     )
+    distbuild_certificate: Path | None = path_field(
+        None,
+        "PEM file of a certificate and its key, which may be those of the daemon: speak TLS",
+        metavar="FILE",
+    )
+    distbuild_authorities: Path | None = path_field(
+        None,
+        "PEM file of the authorities that the daemon's certificate is checked with",
+        metavar="FILE",
+    )
     peer_timeout: int = number_field(
         60,
         "a daemon that is silent for so long counts as lost; the same as for the daemon",

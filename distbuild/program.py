@@ -88,8 +88,7 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
     """Work for the daemon. Raises MorphError."""
     from distbuild import crashing
     from distbuild.addresses import Address
-    from distbuild.handshake import Party, read_secret
-    from distbuild.heartbeat import Heartbeat
+    from distbuild.handshake import read_party
     from distbuild.helper import serve
     from distbuild.messages import Role
     from morphlib.events import silence
@@ -98,6 +97,5 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> None:
     if settings.log not in ("", "none"):
         add_log(silence, settings, argv)
     crashing.arm(settings.crash_condition)
-    heartbeat = Heartbeat(settings.peer_timeout)
-    party = Party(Role.HELPER, read_secret(settings.distbuild_secret_file), heartbeat)
+    party = read_party(Role.HELPER, settings)
     serve(Address(settings.parent_address, settings.parent_port), party)

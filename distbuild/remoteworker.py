@@ -10,7 +10,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 
 from distbuild.addresses import Address
 from distbuild.connection import Connection, reactor
-from distbuild.daemon import ConnectionFactory
+from distbuild.daemon import make_factory
 from distbuild.handshake import Party
 from distbuild.messages import Hello, Role
 from distbuild.workermessages import (
@@ -55,7 +55,7 @@ class RemoteWorker:
         endpoint: Any = HostnameEndpoint(
             reactor, address.host, address.port, timeout=party.heartbeat.connect
         )
-        factory: Any = ConnectionFactory(party, {Role.WORKER: self._speaker})
+        factory = make_factory(party, {Role.WORKER: self._speaker}, address.host)
         self._service: Any = ClientService(
             endpoint, factory, retryPolicy=lambda attempts: _RETRY_SECONDS
         )

@@ -339,8 +339,21 @@ class Settings:
     )
     distbuild_secret_file: Path | None = path_field(
         None,
-        "file with a secret that all machines of a distributed build share; without one they take"
-        " connections of their own machine alone",
+        "file with a secret that all machines of a distributed build share; without one, and"
+        " without certificates, they take connections of their own machine alone",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
+    distbuild_certificate: Path | None = path_field(
+        None,
+        "PEM file of this machine's certificate and its key: connections of distributed builds are"
+        " TLS",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
+    distbuild_authorities: Path | None = path_field(
+        None,
+        "PEM file of the authorities that certificates of the others are checked with",
         group=Group.DISTBUILD,
         metavar="FILE",
     )

@@ -24,8 +24,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from distbuild.controller import Controller, Means
     from distbuild.daemon import accept_at
     from distbuild.daemon import run as run_reactor
-    from distbuild.handshake import Party, read_secret
-    from distbuild.heartbeat import Heartbeat
+    from distbuild.handshake import read_party
     from distbuild.journal import Journal
     from distbuild.messages import Role
     from distbuild.remoteworker import RemoteWorker
@@ -48,8 +47,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         settings.writeable_cache_server_token_file,
         settings.trusted_keys,
     )
-    heartbeat = Heartbeat(settings.peer_timeout)
-    party = Party(Role.CONTROLLER, read_secret(settings.distbuild_secret_file), heartbeat)
+    party = read_party(Role.CONTROLLER, settings)
     call = morph_call(session, "controller")
     # Where calculate-build-graph looks for them.
     records = Records(settings.cachedir / "records.sqlite", session.listener)

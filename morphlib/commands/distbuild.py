@@ -89,16 +89,14 @@ def check_controller(session: Session) -> None:
 def make_initiator(session: Session, what: str = "") -> Initiator:
     """Raises MorphError if no controller is configured."""
     from distbuild.addresses import Address
-    from distbuild.handshake import Party, read_secret
-    from distbuild.heartbeat import Heartbeat
+    from distbuild.handshake import read_party
     from distbuild.initiator import Initiator
     from distbuild.messages import Role
 
     settings = session.settings
     check_controller(session)
     address = Address(settings.controller_initiator_address, settings.controller_initiator_port)
-    heartbeat = Heartbeat(settings.peer_timeout)
-    party = Party(Role.INITIATOR, read_secret(settings.distbuild_secret_file), heartbeat)
+    party = read_party(Role.INITIATOR, settings)
     return Initiator(address, party, session.listener, what)
 
 

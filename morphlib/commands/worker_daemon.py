@@ -2,8 +2,8 @@
 
 It waits for a controller, which connects to it, and builds what that asks for: one chunk for each
 of --builders at a time. A distbuild-helper has to run beside it, and morph-cache-server with the
-artifacts in the cache of this machine. Without --distbuild-secret-file it listens to programs of
-this machine alone.
+artifacts in the cache of this machine. Without --distbuild-certificate or --distbuild-secret-file
+it listens to programs of this machine alone.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     from distbuild.addresses import listen, write_port_file
     from distbuild.daemon import Speakers, accept_at
     from distbuild.daemon import run as run_reactor
-    from distbuild.handshake import Party, read_secret
-    from distbuild.heartbeat import Heartbeat
+    from distbuild.handshake import read_party
     from distbuild.messages import Role
     from distbuild.worker import Abilities, Worker, call_with
     from morphlib.commands.programs import morph_call
 
     settings = session.settings
     crashing.arm(settings.crash_condition)
-    heartbeat = Heartbeat(settings.peer_timeout)
-    party = Party(Role.WORKER, read_secret(settings.distbuild_secret_file), heartbeat)
+    party = read_party(Role.WORKER, settings)
     listening = listen(settings.worker_daemon_address, settings.worker_daemon_port)
     port = listening.getsockname()[1]
     # Several workers may share a cache.

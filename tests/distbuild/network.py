@@ -79,13 +79,20 @@ class Network:
         cache = self.home / "worker"
         port = self.ports.get(name, 0)
         more = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
-        self.start(name, [*self.morph(cache, port, name), *more, "worker-daemon"])
+        self.start(name, [*self.morph(cache, port, name, "worker"), *more, "worker-daemon"])
         self.ports[name] = self.read_port(name)
         self.start_helper(name)
 
-    def morph(self, cache: Path, port: int, name: str) -> list[str]:
+    def common(self, role: str) -> dict[str, str]:
+        """The settings of all. A setting `of-ROLE` is the certificate of a daemon that has its own
+        one."""
+        given = {name: value for name, value in self.settings.items() if name[:3] != "of-"}
+        own = self.settings.get(f"of-{role}")
+        return {**given, "distbuild-certificate": own} if own else given
+
+    def morph(self, cache: Path, port: int, name: str, role: str) -> list[str]:
         values = {
-            **self.settings,
+            **self.common(role),
             "cachedir": str(cache),
             "artifact-cache-server": self.url("shared-read"),
             "worker-daemon-address": "127.0.0.1",
@@ -107,7 +114,7 @@ class Network:
             "controller-initiator-port": str(self.ports.get("controller", 0)),
             "controller-initiator-port-file": str(self.port_file("controller")),
         }
-        command = self.morph(self.home / "controller", 0, "unused")
+        command = self.morph(self.home / "controller", 0, "unused", "controller")
         options |= {name.replace("_", "-"): value for name, value in settings.items()}
         command += [f"--{key}={value}" for key, value in options.items()]
         self.start("controller", [*command, "controller-daemon"])
@@ -118,9 +125,8 @@ class Network:
     def start_helper(self, of: str) -> None:
         number = self.ports["helpers" if of == "controller" else of]
         command = [str(HELPER), "--no-default-configs", f"--parent-port={number}"]
-        secret = self.settings.get("distbuild-secret-file")
-        if secret:
-            command.append(f"--distbuild-secret-file={secret}")
+        common = self.common(of.partition("-")[0])
+        command += [f"--{name}={common[name]}" for name in common if name.startswith("distbuild-")]
         self.start(f"{of}-helper", command)
 
     def start(self, name: str, command: list[str]) -> None:
@@ -232,12 +238,16 @@ class Network:
             self.start_worker(self.workers.index(name))
 
     def initiator_settings(self) -> dict[str, str]:
-        secret = self.settings.get("distbuild-secret-file")
+        common = self.common("initiator")
         return {
             "controller_initiator_address": "127.0.0.1",
             "controller_initiator_port": str(self.ports["controller"]),
             "initiator_step_output_dir": str(self.world.root / "logs"),
-            **({"distbuild_secret_file": secret} if secret else {}),
+            **{
+                name.replace("-", "_"): common[name]
+                for name in common
+                if name.startswith("distbuild-")
+            },
         }
 
     def open_terminal(self, *arguments: str, **settings: str) -> Terminal:

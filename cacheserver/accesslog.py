@@ -58,6 +58,7 @@ def describe(finished: Finished, now: float) -> dict[str, Any]:
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
         "client": environ.get("REMOTE_ADDR", ""),
+        "forwarded": environ.get("HTTP_X_FORWARDED_FOR", ""),  # as a proxy says, or anybody
         "method": environ.get("REQUEST_METHOD", ""),
         "path": environ.get("PATH_INFO", ""),
         "query": environ.get("QUERY_STRING", ""),

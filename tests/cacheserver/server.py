@@ -143,7 +143,6 @@ def command(home: Path, *options: str) -> list[str]:
     return [
         str(PROGRAM),
         "--no-default-configs",
-        "--no-fcgi",
         f"--artifact-dir={home / 'artifacts'}",
         f"--repo-dir={home / 'gits'}",
         f"--bundle-dir={home / 'bundles'}",

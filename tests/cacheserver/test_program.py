@@ -69,6 +69,12 @@ def test_options_may_be_short_and_words_are_ignored(home: Path) -> None:
     assert "port = 1\n" in out
 
 
+def test_http_is_spoken_whether_or_not_fastcgi_is_declined(home: Path) -> None:
+    for options in ((), ("--no-fcgi",)):
+        with running(home, *options) as server:
+            assert server.get("/healthz").status == 200
+
+
 def test_settings_come_from_files_and_the_command_line_wins(home: Path) -> None:
     (home / ".morph-cache-server.conf").write_text("[config]\nport = 1\nenable-writes = yes\n")
     (home / "more.conf").write_text("[config]\nport = 2\nrepo-dir = gits\n")

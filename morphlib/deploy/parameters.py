@@ -16,6 +16,7 @@ OWN = frozenset(
         "MORPH_DEVICE_TABLE",
         "MORPH_LAYERS",
         "MORPH_LOG_FD",
+        "MORPH_PARAMETERS",
         "MORPH_SYSTEM_KEY",
     )
 )

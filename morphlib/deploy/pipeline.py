@@ -156,6 +156,8 @@ class Pipeline:
         environment[VARIABLE] = str(newest_time(environment))
         environment["MORPH_SYSTEM_KEY"] = prepared.build.graph.system.key
         environment["MORPH_ARCH"] = prepared.build.graph.arch
+        own = sorted(prepared.deployment.configuration)
+        environment["MORPH_PARAMETERS"] = json.dumps(own)
         return environment
 
     def _hints(self, prepared: Prepared, tree: SystemTree) -> dict[str, str]:
@@ -188,7 +190,9 @@ class Pipeline:
             )
 
         turn = self.context.run / "stdin" if self.context.slots > 1 else None
-        return Surroundings(self.context.root, self.context.run, self.context.log, tell, turn)
+        return Surroundings(
+            self.context.root, self.context.run, self.context.log, tell, self._warn, turn
+        )
 
     @contextlib.contextmanager
     def _private(self, prepared: Prepared) -> Iterator[Path]:

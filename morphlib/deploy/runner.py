@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from morphlib.build import syscalls
 from morphlib.deploy.extensions import Extension, ExtensionKind, command_of
 from morphlib.deploy.orphans import end_children
+from morphlib.deploy.parameters import size_of
 from morphlib.deploy.streams import Tail, drain
 from morphlib.errors import MorphError, Reason
 from morphlib.process import DEVNULL, PIPE, ProcessError, spawn, wait_until
@@ -152,12 +154,26 @@ def _start(
             prepare=prepare,
         )
     except ProcessError as error:
+        if os.strerror(errno.E2BIG).encode() in error.output:
+            raise _too_large(extension, environment) from error
         raise MorphError(
             f"{extension.full_name} can't be started: "
             f"{error.output.decode('utf-8', 'backslashreplace')}",
             reason=Reason.DEPLOY,
             hint=f"The file is {extension.path}.",
         ) from error
+
+
+def _too_large(extension: Extension, environment: Mapping[str, str]) -> MorphError:
+    sizes = {name: size_of(name, value) for name, value in environment.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    shown = ", ".join(f"{name} ({sizes[name]:,} bytes)" for name in largest)
+    return MorphError(
+        f"{extension.full_name} can't be started: its environment has {sum(sizes.values()):,} "
+        "bytes, which is too large",
+        reason=Reason.DEPLOY,
+        hint=f"The largest variables are {shown}.",
+    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ refuses; 2 for a command line that can't be understood.
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from distbuild.helpersettings import HelperSettings, helper_table
@@ -16,16 +16,29 @@ from morphlib.sideprogram import SideProgram
 
 def run_program(argv: Sequence[str]) -> int:
     """Do what the command line `argv` (program first) says. The exit status is returned."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    _let_end(_interrupt)
     try:
         return SideProgram("distbuild-helper", helper_table(), HelperSettings, _help).run(argv)
     except KeyboardInterrupt:
-        return 0  # all that ran was ended on the way here
+        return 0  # it was not at work yet
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def _let_end(end: Callable[[], None]) -> None:
+    """What signals that ask the program to end do from now on.
+
+    While it is at work that raises nothing: an exception could come between any two steps, also
+    of what holds a lock.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        end()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handle)
 
 
 def _help(settings: HelperSettings, argv: Sequence[str]) -> int:
@@ -42,5 +55,5 @@ def _help(settings: HelperSettings, argv: Sequence[str]) -> int:
         add_log(silence, settings, argv)
     crashing.arm(settings.crash_condition)
     party = read_party(Role.HELPER, settings)
-    serve(Address(settings.parent_address, settings.parent_port), party)
+    serve(Address(settings.parent_address, settings.parent_port), party, _let_end)
     return 0

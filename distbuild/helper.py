@@ -9,9 +9,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING
 
 from distbuild.addresses import Address
@@ -22,6 +22,7 @@ from distbuild.handshake import Party
 from distbuild.messages import Role
 from distbuild.workermessages import (
     ExecCancel,
+    ExecInput,
     ExecOutput,
     ExecRequest,
     ExecResponse,
@@ -43,16 +44,15 @@ END_SECONDS = 10.0
 _DRAIN_SECONDS = 2.0
 
 
-def serve(address: Address, party: Party, let_end: Callable[[Callable[[], None]], None]) -> None:
-    """Work for the daemon at `address` until it hangs up. `let_end` is given what to call, from a
-    signal handler if need be, so that this comes to its end.
+def serve(address: Address, party: Party) -> None:
+    """Work for the daemon at `address` until it hangs up.
 
     Raises MorphError if it can't be reached or refuses us.
     """
     daemons = (Role.CONTROLLER, Role.WORKER)
     with Conversation[ToHelper](address, party, daemons, ToHelper) as conversation:
+        _hang_up_at_signals(conversation)
         programs = Programs(conversation)
-        let_end(conversation.hang_up)
         try:
             while True:
                 programs.take(conversation.hear())
@@ -62,18 +62,40 @@ def serve(address: Address, party: Party, let_end: Callable[[Callable[[], None]]
             programs.end_all()
 
 
+def _hang_up_at_signals(conversation: Conversation[ToHelper]) -> None:
+    """Let no signal wait for the daemon to say something.
+
+    One that comes right before the main thread begins to wait does not end its waiting.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        os.read(reading, 1)
+        conversation.close()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Programs:
     """The programs that run."""
 
     def __init__(self, conversation: Conversation[ToHelper]) -> None:
         self._conversation = conversation
         self._running: dict[str, Popen[bytes]] = {}
+        self._inputs: dict[str, SimpleQueue[ExecInput]] = {}  # of those that may get more
         self._lock = threading.Lock()
 
     def take(self, message: ToHelper) -> None:
         match message:
             case ExecRequest():
                 self._start(message)
+            case ExecInput(id=request):
+                with self._lock:
+                    queue = self._inputs.get(request)
+                if queue is not None:
+                    queue.put(message)
             case ExecCancel(id=request):
                 with self._lock:
                     child = self._running.get(request)
@@ -100,10 +122,11 @@ class Programs:
             return
         with self._lock:
             self._running[request.id] = child
+            if request.keeps_input:
+                self._inputs[request.id] = SimpleQueue()
         threading.Thread(target=self._follow, args=[request, child], daemon=True).start()
 
     def _follow(self, request: ExecRequest, child: Popen[bytes]) -> None:
-        assert child.stdin is not None
         assert child.stdout is not None
         assert child.stderr is not None
         readers = [
@@ -112,16 +135,32 @@ class Programs:
         ]
         for reader in readers:
             reader.start()
-        with suppress(OSError):  # a program need not read what it is given
-            child.stdin.write(request.stdin)
-            child.stdin.close()
+        threading.Thread(target=self._feed, args=[request, child], daemon=True).start()
         status = child.wait()
         passing("helper", "ended")
         for reader in readers:
             reader.join(_DRAIN_SECONDS)
         with self._lock:
             del self._running[request.id]
+            queue = self._inputs.pop(request.id, None)
+        if queue is not None:
+            queue.put(ExecInput(id=request.id, is_last=True))
         self._say(ExecResponse(id=request.id, exit=status))
+
+    def _feed(self, request: ExecRequest, child: Popen[bytes]) -> None:
+        """Give a program its input: a thread waits where it does not read it."""
+        assert child.stdin is not None
+        with self._lock:
+            queue = self._inputs.get(request.id)
+        with suppress(OSError), child.stdin as pipe:  # a program need not read what it is given
+            pipe.write(request.stdin)
+            pipe.flush()
+            while queue is not None:
+                more = queue.get()
+                pipe.write(more.data)
+                pipe.flush()
+                if more.is_last:
+                    return
 
     def _relay(self, request: str, pipe: IO[bytes], is_error: bool) -> None:
         with suppress(OSError, ValueError):
@@ -146,11 +185,13 @@ class Programs:
 
 
 def end_session(child: Popen[bytes]) -> None:
-    """Ask all processes of a session to end, and kill those that do not."""
+    """Ask all processes of a session to end, also those that were stopped, and kill those that do
+    not."""
     for number, patience in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, 1.0)):
         for pid in session_members(child.pid):
             with suppress(OSError):
                 os.kill(pid, number)
+                os.kill(pid, signal.SIGCONT)
         deadline = threading.Event()
         waited = 0.0
         while waited < patience and session_members(child.pid):

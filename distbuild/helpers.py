@@ -10,25 +10,30 @@ from distbuild.connection import Connection
 from distbuild.messages import Hello
 from distbuild.workermessages import (
     ExecCancel,
+    ExecInput,
     ExecOutput,
     ExecRequest,
     ExecResponse,
     FromHelper,
 )
 
-#: What the end of a program that was never started is called.
-NEVER_STARTED = -15
+#: What the end of a program that was never started is called, and of one whose helper was lost.
+NEVER_STARTED, LOST = -15, -1
 
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """`on_output` is given pieces of standard output and error, `on_end` the exit status, once."""
+    """`on_output` is given pieces of standard output and error, `on_end` the exit status, once.
+
+    One that `keeps_input` may be given more of it (`Helpers.feed`).
+    """
 
     id: str
     argv: tuple[str, ...]
     stdin: bytes
     on_output: Callable[[bytes, bytes], None]
     on_end: Callable[[int], None]
+    keeps_input: bool = False
     helper: _Helper | None = None
 
 
@@ -51,14 +56,27 @@ class Helpers:
         stdin: bytes,
         on_output: Callable[[bytes, bytes], None],
         on_end: Callable[[int], None],
+        *,
+        keeps_input: bool = False,
     ) -> Program:
         """Let a program be run, as soon as there is a helper. If its helper is lost it is run
-        again by the next."""
+        again by the next, unless it `keeps_input`: then it has ended (`LOST`)."""
         name = f"run-{next(self._numbers)}"
-        program = Program(name, tuple(argv), stdin, on_output, on_end)
+        program = Program(name, tuple(argv), stdin, on_output, on_end, keeps_input)
         self._programs[name] = program
         self._assign()
         return program
+
+    def feed(self, program: Program, data: bytes, *, is_last: bool = False) -> None:
+        """Give a program more input. `data` is at most as long as a message may have it."""
+        if program.id not in self._programs:
+            return
+        if program.helper is None:
+            program.stdin += data
+            program.keeps_input = program.keeps_input and not is_last
+        else:
+            message = ExecInput(id=program.id, data=data, is_last=is_last)
+            program.helper.connection.send(message)
 
     def cancel(self, program: Program) -> None:
         """End a program. Its end comes as that of any other."""
@@ -81,7 +99,12 @@ class Helpers:
             if program.helper is None:
                 program.helper = min(self._helpers, key=self._load_of)
                 program.helper.connection.send(
-                    ExecRequest(id=program.id, argv=program.argv, stdin=program.stdin)
+                    ExecRequest(
+                        id=program.id,
+                        argv=program.argv,
+                        stdin=program.stdin,
+                        keeps_input=program.keeps_input,
+                    )
                 )
 
     def _load_of(self, helper: _Helper) -> int:
@@ -94,9 +117,16 @@ class Helpers:
 
     def remove(self, helper: _Helper) -> None:
         self._helpers.remove(helper)
+        ended = []
         for program in self._programs.values():
             if program.helper is helper:
                 program.helper = None
+                if program.keeps_input:
+                    ended.append(program)
+        for program in ended:
+            del self._programs[program.id]
+        for program in ended:
+            program.on_end(LOST)
         self._assign()
 
     def heard(self, helper: _Helper, message: FromHelper) -> None:

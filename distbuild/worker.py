@@ -1,4 +1,4 @@
-"""A worker: builds steps for a controller, each by running `morph worker-build` in a helper.
+"""A worker: builds steps for a controller, by programs that its helpers run.
 
 What a controller may have run is that and nothing else: it names a step, never a command.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from distbuild.builders import Builders
 from distbuild.connection import Connection
 from distbuild.crashing import passing
-from distbuild.faults import fault_of
-from distbuild.framing import encode
-from distbuild.helpers import Helpers, Program
+from distbuild.helpers import Helpers
 from distbuild.messages import Hello
+from distbuild.outputs import KeptOutput
 from distbuild.workermessages import (
     CancelStep,
-    Fault,
     JobBuilt,
     JobFailed,
     JobOutput,
@@ -28,13 +27,10 @@ from distbuild.workermessages import (
 
 _log = logging.getLogger("morph.distbuild")
 
-#: So much of the end of standard error says why a job failed, in bytes.
-_REASON_BYTES = 4000
-
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a worker offers, and how it builds: `call` begins the command line of worker-build."""
+    """What a worker offers, and how it builds: `call` begins the command line of builders."""
 
     architectures: tuple[str, ...]
     capacity: int
@@ -43,11 +39,23 @@ class Abilities:
 
 @dataclass(eq=False, slots=True)
 class _Job:
+    """What a builder says of it is kept until a controller has been told. `sent`: so many bytes of
+    its output the controller that is there was sent."""
+
+    worker: Worker
     run: RunStep
-    program: Program | None = None
-    errors: bytes = b""
+    output: KeptOutput = field(default_factory=KeptOutput)
+    sent: int = 0
     is_cancelled: bool = False
-    result: JobBuilt | JobFailed | None = None  # that no controller was told yet
+    result: JobBuilt | JobFailed | None = None
+
+    def printed(self, out: bytes, err: bytes) -> None:
+        self.output.add(out, err)
+        self.worker.printed(self)
+
+    def ended(self, result: JobBuilt | JobFailed) -> None:
+        self.result = result
+        self.worker.ended(self)
 
 
 class Worker:
@@ -56,6 +64,8 @@ class Worker:
     def __init__(self, abilities: Abilities) -> None:
         self._abilities = abilities
         self.helpers = Helpers(self._offer)
+        argv = (*abilities.call, "worker-builder")
+        self._builders = Builders(self.helpers, argv, abilities.capacity)
         self._controller: _Controller | None = None
         self._jobs: dict[str, _Job] = {}
         self._has_offered = False
@@ -92,15 +102,20 @@ class Worker:
             )
         )
         for job in list(self._jobs.values()):
+            # It may have had some of this, before it was away: offsets say what is new.
+            job.sent = 0
+            self._send_output(job)
             if job.result is not None:
                 self._tell_result(job)
+        self._builders.prepare()
 
     def take(self, message: ToWorker) -> None:
         match message:
             case RunStep() if message.job not in self._jobs:
                 self._start(message)
             case CancelStep(job=name) if name in self._jobs:
-                self._cancel(self._jobs[name])
+                self._jobs[name].is_cancelled = True
+                self._builders.cancel(name)
             case _:
                 pass
 
@@ -109,41 +124,29 @@ class Worker:
     def _start(self, run: RunStep) -> None:
         _log.info("%s: building %s", run.job, run.step.name)
         passing("worker", "start")
-        job = self._jobs[run.job] = _Job(run)
-        argv = [*self._abilities.call, "worker-build", "--", run.step.name]
-        job.program = self.helpers.run(
-            argv,
-            encode(run.step),
-            lambda out, err: self._pass_on(job, out, err),
-            lambda status: self._ended(job, status),
-        )
+        job = self._jobs[run.job] = _Job(self, run)
+        self._builders.build(job)
 
-    def _cancel(self, job: _Job) -> None:
-        job.is_cancelled = True
-        if job.program is not None:
-            self.helpers.cancel(job.program)
+    def printed(self, job: _Job) -> None:
+        """A slow controller gets it later, if it is still kept then."""
+        if self._controller is not None and not self._controller.connection.is_slow:
+            self._send_output(job)
 
-    def _pass_on(self, job: _Job, out: bytes, err: bytes) -> None:
-        job.errors = (job.errors + err)[-_REASON_BYTES:]
-        # Nobody reads the output of what was cancelled, and a slow controller gets less of it.
-        if self._controller is not None and self._has_offered and not job.is_cancelled:
-            connection = self._controller.connection
-            if not connection.is_slow:
-                connection.send(JobOutput(job=job.run.job, stdout=out, stderr=err))
+    def _send_output(self, job: _Job) -> None:
+        """Nobody reads the output of what was cancelled."""
+        if self._controller is None or not self._has_offered or job.is_cancelled:
+            return
+        for piece in job.output.since(job.sent):
+            self._controller.connection.send(
+                JobOutput(job=job.run.job, offset=piece.offset, stdout=piece.out, stderr=piece.err)
+            )
+        job.sent = job.output.end
 
-    def _ended(self, job: _Job, status: int) -> None:
+    def ended(self, job: _Job) -> None:
         passing("worker", "ended")
-        name = job.run.job
-        _log.info("%s: %s ended with status %d", name, job.run.step.name, status)
-        if status == 0:
-            job.result = JobBuilt(job=name)
-        elif job.is_cancelled:
-            job.result = JobFailed(job=name, fault=Fault.CANCELLED, reason="cancelled")
-        else:
-            said = job.errors.decode("utf-8", "backslashreplace").strip()
-            reason = said or f"worker-build ended with status {status}"
-            job.result = JobFailed(job=name, fault=fault_of(status), reason=reason)
+        _log.info("%s: %s: %s", job.run.job, job.run.step.name, job.result)
         if self._controller is not None and self._has_offered:
+            self._send_output(job)
             self._tell_result(job)
 
     def _tell_result(self, job: _Job) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from distbuild.messages import Bytes, Id, Key, Message, Name, Ping, Refused, Text
+from distbuild.messages import Bytes, Count, Id, Key, Message, Name, Ping, Refused, Text
 
 
 class Fault(StrEnum):
@@ -50,7 +50,10 @@ class Offer(Message, frozen=True):
 
 
 class JobOutput(Message, frozen=True):
+    """A piece of what a job printed. `offset`: so many bytes of it went before, of both kinds."""
+
     job: Id
+    offset: Count = 0
     stdout: Bytes = b""
     stderr: Bytes = b""
 
@@ -71,11 +74,23 @@ class JobFailed(Message, frozen=True):
 
 
 class ExecRequest(Message, frozen=True):
-    """Run a program: helpers do so for the daemon that they are started beside."""
+    """Run a program: helpers do so for the daemon that they are started beside.
+
+    Its standard input is `stdin`; with `keeps_input` more may follow.
+    """
 
     id: Id
     argv: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1000)]
     stdin: Bytes = b""
+    keeps_input: bool = False
+
+
+class ExecInput(Message, frozen=True):
+    """More input for a program that runs. After the last of it there is no more."""
+
+    id: Id
+    data: Bytes = b""
+    is_last: bool = False
 
 
 class ExecCancel(Message, frozen=True):
@@ -97,5 +112,8 @@ class ExecResponse(Message, frozen=True):
 
 ToWorker = RunStep | CancelStep | Refused | Ping
 FromWorker = Offer | JobOutput | JobBuilt | JobFailed | Refused | Ping
-ToHelper = ExecRequest | ExecCancel | Refused | Ping
+ToHelper = ExecRequest | ExecInput | ExecCancel | Refused | Ping
+#: Between a worker and a program that builds for it, through a helper.
+ToBuilder = RunStep | CancelStep
+FromBuilder = JobOutput | JobBuilt | JobFailed | Ping
 FromHelper = ExecOutput | ExecResponse | Ping

@@ -39,10 +39,11 @@ MAY_IMPORT = {
     "images": GROUND,
     "deploy": LEAVES
     | {"rooted", "credentials", "definitions", "sources", "graph", "build", "images"},
-    "cacheserver": LEAVES | {"sources", "rows", "sideprogram", "manpage", "logs"},
+    "cacheserver": LEAVES
+    | {"sources", "rows", "commandline", "configfiles", "helptext", "manpage", "logs"},
     "distbuild": LEAVES
     | {"definitions", "sources", "graph", "build"}
-    | {"rows", "sideprogram", "logs"},
+    | {"rows", "commandline", "configfiles", "helptext", "manpage", "logs"},
 }
 #: Programs beside Morph: they use its rooms, and none of these uses them.
 PROGRAMS = {"cacheserver", "distbuild"}

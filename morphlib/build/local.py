@@ -17,6 +17,7 @@ from typing import Literal
 from morphlib import events
 from morphlib.build.beside import MOST, Beside, Outcome
 from morphlib.build.builders import Builder, reap, start_builders, stop_builders, wait_for
+from morphlib.build.crew import Crew
 from morphlib.build.download import download_source
 from morphlib.build.model import (
     BuildContext,
@@ -63,12 +64,18 @@ class _Waiting:
 
 class LocalBuild:
     """One build on this machine. `run` carries it out; `plan`, `built`, `fetched`, `errors`,
-    `failed` and `elsewhere` say how it went."""
+    `failed` and `elsewhere` say how it went. Without a `crew` it has builders of its own."""
 
     def __init__(
-        self, context: BuildContext, plan: Plan, records: Records, listener: Listener
+        self,
+        context: BuildContext,
+        plan: Plan,
+        records: Records,
+        listener: Listener,
+        crew: Crew | None = None,
     ) -> None:
         self.context = context
+        self._crew = crew
         self.graph = context.graph
         self.plan = plan
         self.records = records
@@ -109,14 +116,21 @@ class LocalBuild:
         self.context.store.temporary()
         self.records.close()
         # Before anything is told: whoever shows it may start a thread, and forking is over then.
-        builders = start_builders(self.context, slots, work)
+        builders = (
+            start_builders(self.context, slots, work)
+            if self._crew is None
+            else self._crew.take(self.context, slots)
+        )
         with ExitStack() as stack:
             stack.callback(self._release_all)
             stack.enter_context(self._beside)
             for server in (self.context.remote, self.context.push):
                 if server is not None:
                     stack.callback(server.stop)
-            stack.callback(lambda: stop_builders(builders))
+            if self._crew is None:
+                stack.callback(lambda: stop_builders(builders))
+            else:
+                stack.callback(self._crew.give_back)
             self.listener(
                 events.BuildStarted(
                     target=self.graph.system.name,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphlib import events
 from morphlib.build.model import BuildContext
@@ -18,6 +19,9 @@ from morphlib.cache.records import Records
 from morphlib.cache.trust import find_whole
 from morphlib.errors import MorphError, raise_all
 from morphlib.events import Listener
+
+if TYPE_CHECKING:
+    from morphlib.build.crew import Crew
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,15 @@ def plan_build(context: BuildContext, targets: Sequence[str]) -> Plan:
 
 
 def run_build(
-    context: BuildContext, targets: Sequence[str], records: Records, listener: Listener
+    context: BuildContext,
+    targets: Sequence[str],
+    records: Records,
+    listener: Listener,
+    crew: Crew | None = None,
 ) -> BuildResult:
     """Build `targets` (ids of sources) and all that they need and is not in the store.
+
+    With a `crew`, by builders that go on after it.
 
     Raises MorphError: what failed, or all that failed. Ctrl-C (KeyboardInterrupt) and SIGTERM leave
     nothing running, mounted or half-written.
@@ -70,7 +80,7 @@ def run_build(
         from morphlib.build.local import LocalBuild
 
         remove_abandoned(context.options.staging)
-        run = LocalBuild(context, plan, records, listener)
+        run = LocalBuild(context, plan, records, listener, crew)
         with terminated_like_interrupted():
             run.run()
         plan, errors, built = run.plan, run.errors, tuple(run.built)

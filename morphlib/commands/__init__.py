@@ -89,6 +89,7 @@ _COMMANDS = (
     ),
     Command("validate", "[FILE...]", "Check definitions and tell all mistakes", Needs.NOTHING),
     Command("worker-build", "[NAME]", "Build a step for a worker", hidden=True),
+    Command("worker-builder", "", "Build steps for a worker, one after another", hidden=True),
     Command("worker-daemon", "", "Run a worker of distributed builds"),
 )
 

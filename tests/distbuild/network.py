@@ -224,8 +224,26 @@ class Network:
         """To a program that was started here, and to all that it started itself."""
         os.killpg(self.processes[name].child.pid, number)
 
+    def builder(self, worker: str = "worker-0") -> int:
+        """The process id of the program that builds for a worker, of one that builds one step at a
+        time."""
+        helper = self.processes[f"{worker}-helper"].child.pid
+        found: list[int] = []
+
+        def is_there() -> bool:
+            tasks = Path(f"/proc/{helper}/task").iterdir()
+            texts = [(task / "children").read_text() for task in tasks]
+            found[:] = [int(pid) for text in texts for pid in text.split()]
+            return len(found) == 1
+
+        assert wait_until(is_there, PATIENCE), self.logs()
+        return found[0]
+
     def kill_and_restart(self, name: str) -> None:
         """As a supervisor does it that finds a program gone."""
+        if name == "builder":
+            os.kill(self.builder(), signal.SIGKILL)  # its worker starts another
+            return
         self.processes[name].kill()
         if name.endswith("-helper"):
             self.start_helper(name.removesuffix("-helper"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -32,7 +33,10 @@ from distbuild.worker import Abilities, Worker
 from distbuild.workermessages import (
     CancelStep,
     ExecOutput,
-    ExecResponse,
+    Fault,
+    JobBuilt,
+    JobFailed,
+    JobOutput,
     RunStep,
     Step,
 )
@@ -173,32 +177,40 @@ def test_lines_may_come_in_pieces() -> None:
 # ---- A worker --------------------------------------------------------------------------------
 
 
-def test_a_worker_runs_the_build_of_a_step_and_nothing_else() -> None:
+def test_a_worker_runs_builders_and_nothing_else() -> None:
     daemon = worker()
     helper, controller = connect(daemon, Role.HELPER), connect(daemon, Role.CONTROLLER)
     (offer,) = controller.heard()
     assert (offer["architectures"], offer["capacity"], offer["running"]) == (["x86_64"], 1, [])
-    controller.say(RunStep(job="j-1", step=STEP))
     (request,) = helper.heard()
-    assert request["argv"] == ["morph", "--quiet", "worker-build", "--", "lib"]
+    assert request["argv"] == ["morph", "--quiet", "worker-builder"]
+    assert request["keeps_input"] is True
+    controller.say(RunStep(job="j-1", step=STEP))
+    (given,) = helper.heard()
+    assert (given["type"], given["id"]) == ("exec-input", request["id"])
+    assert b64decode(given["data"]) == encode(RunStep(job="j-1", step=STEP))
     # What a helper may be asked, a controller may not ask.
     controller.send(b'{"type":"exec-request","id":"1","argv":["rm","-r","/"]}\n')
     assert helper.heard() == []
-    helper.say(ExecOutput(id=request["id"], stdout=b"building\n"))
-    helper.say(ExecResponse(id=request["id"], exit=0))
+    output = encode(JobOutput(job="j-1", stdout=b"building\n"))
+    helper.say(ExecOutput(id=request["id"], stdout=output[:20]))
+    helper.say(ExecOutput(id=request["id"], stdout=output[20:] + encode(JobBuilt(job="j-1"))))
     said = controller.heard()
     assert [each["type"] for each in said] == ["job-output", "job-built"]
     assert said[1]["job"] == "j-1"
+    # The next step goes to the same one.
+    controller.say(RunStep(job="j-2", step=STEP))
+    assert [each["id"] for each in helper.heard()] == [request["id"]]
 
 
 def test_what_is_said_twice_counts_once() -> None:
     daemon = worker()
     helper, controller = connect(daemon, Role.HELPER), connect(daemon, Role.CONTROLLER)
     controller.say(RunStep(job="j-1", step=STEP), RunStep(job="j-1", step=STEP))
-    (request,) = helper.heard()
+    request, _ = helper.heard()
     controller.heard()
-    for _ in range(2):
-        helper.say(ExecResponse(id=request["id"], exit=1))
+    result = encode(JobFailed(job="j-1", fault=Fault.BUILD, reason="no"))
+    helper.say(ExecOutput(id=request["id"], stdout=result))
     (failed,) = controller.heard()
     assert (failed["type"], failed["fault"]) == ("job-failed", "build")
     controller.say(CancelStep(job="j-1"), CancelStep(job="unknown"))
@@ -217,10 +229,12 @@ def test_the_next_helper_runs_what_a_lost_one_did() -> None:
     daemon = worker()
     first, controller = connect(daemon, Role.HELPER), connect(daemon, Role.CONTROLLER)
     controller.say(RunStep(job="j-1", step=STEP))
-    (request,) = first.heard()
+    request, _ = first.heard()
     first.close()
     second = connect(daemon, Role.HELPER)
-    assert second.heard() == [request]
+    (again,) = second.heard()
+    assert (again["argv"], again["id"] != request["id"]) == (request["argv"], True)
+    assert b64decode(again["stdin"]) == encode(RunStep(job="j-1", step=STEP))
 
 
 def test_what_ended_while_no_controller_was_there_is_told_to_the_next() -> None:
@@ -228,13 +242,19 @@ def test_what_ended_while_no_controller_was_there_is_told_to_the_next() -> None:
     helper, first = connect(daemon, Role.HELPER), connect(daemon, Role.CONTROLLER)
     other = Step(repo="r", ref="f" * 40, morphology="m", key="1" * 64, name="app")
     first.say(RunStep(job="j-1", step=STEP), RunStep(job="j-2", step=other))
-    requests = helper.heard()
+    builder = helper.heard()[0]["id"]
+    printed = encode(JobOutput(job="j-1", stdout=b"before\n"))
+    helper.say(ExecOutput(id=builder, stdout=printed))
+    assert [each["type"] for each in first.heard()] == ["offer", "job-output"]
     first.close()
-    helper.say(ExecOutput(id=requests[0]["id"], stderr=b"ERROR: no\n"))
-    helper.say(ExecResponse(id=requests[0]["id"], exit=1))
+    printed = encode(JobOutput(job="j-1", stderr=b"ERROR: no\n"))
+    result = encode(JobFailed(job="j-1", fault=Fault.BUILD, reason="ERROR: no"))
+    helper.say(ExecOutput(id=builder, stdout=printed + result))
     second = connect(daemon, Role.CONTROLLER)
-    offer, failed = second.heard()
+    offer, known, missed, failed = second.heard()
     assert [each["job"] for each in offer["running"]] == ["j-1", "j-2"]
+    assert (b64decode(known["stdout"]), known["offset"]) == (b"before\n", 0)
+    assert (b64decode(missed["stderr"]), missed["offset"]) == (b"ERROR: no\n", 7)
     assert (failed["type"], failed["job"], failed["reason"]) == ("job-failed", "j-1", "ERROR: no")
     third = connect(daemon, Role.CONTROLLER)
     assert [each["job"] for each in third.heard()[0]["running"]] == ["j-2"]
@@ -242,16 +262,21 @@ def test_what_ended_while_no_controller_was_there_is_told_to_the_next() -> None:
     assert second.transport.is_closed
 
 
-def test_a_controller_that_does_not_read_misses_output_and_no_result() -> None:
+def test_a_controller_that_does_not_read_gets_output_later() -> None:
     daemon = worker()
     helper, controller = connect(daemon, Role.HELPER), connect(daemon, Role.CONTROLLER)
     controller.say(RunStep(job="j-1", step=STEP))
-    (request,) = helper.heard()
+    builder = helper.heard()[0]["id"]
     controller.heard()
     controller.connection.pauseProducing()
-    helper.say(ExecOutput(id=request["id"], stdout=b"x" * 1000))
-    helper.say(ExecResponse(id=request["id"], exit=0))
-    assert [each["type"] for each in controller.heard()] == ["job-built"]
+    for number in range(3):
+        piece = encode(JobOutput(job="j-1", stdout=b"%d" % number * 1000))
+        helper.say(ExecOutput(id=builder, stdout=piece))
+    assert controller.heard() == []
+    helper.say(ExecOutput(id=builder, stdout=encode(JobBuilt(job="j-1"))))
+    said = controller.heard()
+    assert [each["type"] for each in said] == ["job-output"] * 3 + ["job-built"]
+    assert [each.get("offset", 0) for each in said[:3]] == [0, 1000, 2000]
 
 
 # ---- Initiators ------------------------------------------------------------------------------

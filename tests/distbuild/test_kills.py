@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
+from distbuild.builders import SILENT_SECONDS
 from morphlib.process import wait_until
 from tests.commands.world import SYSTEM
 from tests.distbuild.network import PATIENCE, Meanwhile, Network
@@ -60,11 +63,14 @@ def shell_log(network: Network) -> str:
         (graphing, "controller-helper"),
         (graphing, "controller"),
         (graphing, "worker-0"),
+        (graphing, "builder"),
         (building, "controller-helper"),
         (building, "worker-0"),
         (building, "worker-0-helper"),
+        (building, "builder"),
         (transferring, "controller"),
         (transferring, "worker-0"),
+        (transferring, "builder"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -76,6 +82,23 @@ def test_a_party_that_is_killed_costs_no_build(
         network.kill_and_restart(party)
     ran = running.result()
     assert ran.status == 0, ran.out + ran.err + network.logs()
+
+
+def test_a_builder_that_hangs_costs_no_build(networks: Networks) -> None:
+    network = networks()
+    network.change_app("echo begun", "sleep 3")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    network.wait_for_app()
+    builder = network.builder()
+    os.kill(builder, signal.SIGSTOP)
+    running.join(SILENT_SECONDS)
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    silence = f"its builder gave no sign of life for {SILENT_SECONDS:.0f} seconds"
+    assert f"app is begun again: {silence}\n" in network.log("worker-0")
+    assert not Path(f"/proc/{builder}").exists()
+    # The worker did that, and troubled nobody with it.
+    assert ran.out.count("Started building app on") == 1
 
 
 def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> None:

@@ -24,6 +24,8 @@ UNIONS: tuple[Any, ...] = (
     workermessages.FromWorker,
     workermessages.ToHelper,
     workermessages.FromHelper,
+    workermessages.ToBuilder,
+    workermessages.FromBuilder,
 )
 ALL = sorted(
     {each for union in UNIONS for each in typing.get_args(union)}
@@ -71,6 +73,10 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "original_ref": st.none() | names,
     "components": st.lists(names).map(tuple),
     "allow_detach": st.booleans(),
+    "keeps_input": st.booleans(),
+    "is_last": st.booleans(),
+    "offset": st.integers(0, 2**53),
+    "data": st.binary(),
     "priority": st.integers(-100, 100),
     "unbuilt": st.integers(0, 9999),
     "total": st.integers(0, 9999),

@@ -107,11 +107,17 @@ class _Sources:
 
 
 def write_projects(
-    graph: Graph, root: Path, *, files: int = 20, defaults: bytes | None = None
+    graph: Graph,
+    root: Path,
+    *,
+    files: int = 20,
+    defaults: bytes | None = None,
+    sleep: float = 0.0,
 ) -> Layout:
     """Write both projects and their repositories to `root`, which is emptied first.
 
-    `defaults` is the text of DEFAULTS. Raises MorphError if `root` holds something that was not
+    `defaults` is the text of DEFAULTS. Morph's chunks sleep so many seconds while they build, as
+    if there were something to compile. Raises MorphError if `root` holds something that was not
     made by this function.
     """
     layout = Layout(root.resolve())
@@ -121,7 +127,7 @@ def write_projects(
     sources = _Sources(
         make_source(layout.root / "gits" / "src", files), make_base(layout.root / "gits" / "base")
     )
-    _write_definitions(graph, layout, sources, defaults)
+    _write_definitions(graph, layout, sources, defaults, sleep)
     _write_elements(graph, layout, sources)
     return layout
 
@@ -157,7 +163,7 @@ def _write_yaml(path: Path, document: object) -> None:
 
 
 def _write_definitions(
-    graph: Graph, layout: Layout, sources: _Sources, defaults: bytes | None
+    graph: Graph, layout: Layout, sources: _Sources, defaults: bytes | None, sleep: float
 ) -> None:
     top = layout.definitions
     top.mkdir()
@@ -165,7 +171,7 @@ def _write_definitions(
     (top / "DEFAULTS").write_bytes(_DEFAULTS.encode() if defaults is None else defaults)
     _write_base(top, sources)
     for stratum in graph.strata:
-        _write_stratum(top, stratum, sources)
+        _write_stratum(top, stratum, sources, sleep)
     names = [_BASE, *(stratum.name for stratum in graph.strata)]
     system = {
         "name": "bench",
@@ -196,12 +202,14 @@ def _write_base(top: Path, sources: _Sources) -> None:
     _write_yaml(top / f"strata/{_BASE}.morph", stratum)
 
 
-def _write_stratum(top: Path, stratum: Stratum, sources: _Sources) -> None:
+def _write_stratum(top: Path, stratum: Stratum, sources: _Sources, sleep: float) -> None:
     specs = []
     for chunk in stratum.chunks:
         path = f"chunks/{chunk.name}.morph"
         commands = _commands(chunk.name, '"$DESTDIR"')
         document = {"name": chunk.name, "kind": "chunk", "install-commands": commands}
+        if sleep:
+            document["build-commands"] = [f"sleep {sleep:g}"]
         _write_yaml(top / path, document)
         specs.append(
             {

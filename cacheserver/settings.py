@@ -10,9 +10,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.rows import (
     Group,
     Row,
-    Value,
     choice_field,
-    defaults_of,
     flag_field,
     list_field,
     number_field,
@@ -200,15 +198,6 @@ class ServerSettings:
 def server_table() -> tuple[Row, ...]:
     """Every setting, in the order of `ServerSettings`."""
     return rows_of(ServerSettings)
-
-
-@cache
-def server_rows_by_name() -> dict[str, Row]:
-    return {name: row for row in server_table() for name in row.names}
-
-
-def server_defaults() -> dict[str, Value]:
-    return defaults_of(server_table())
 
 
 def is_loopback(address: str) -> bool:

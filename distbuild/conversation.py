@@ -150,6 +150,10 @@ class Conversation(Generic[_T]):
         except ConnectionLost:
             pass  # whoever hears notices it too
 
+    def hang_up(self) -> None:
+        """Let whoever hears, also on this side, find the connection lost. For signal handlers."""
+        self._wire.hang_up()
+
     def close(self) -> None:
         self._closed.set()
         self._wire.close()

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -44,8 +45,9 @@ END_SECONDS = 10.0
 _DRAIN_SECONDS = 2.0
 
 
-def serve(address: Address, party: Party) -> None:
-    """Work for the daemon at `address` until it hangs up.
+def serve(address: Address, party: Party, let_end: Callable[[Callable[[], None]], None]) -> None:
+    """Work for the daemon at `address` until it hangs up. `let_end` is given what to call, from a
+    signal handler if need be, so that this comes to its end.
 
     Raises MorphError if it can't be reached or refuses us.
     """
@@ -53,6 +55,7 @@ def serve(address: Address, party: Party) -> None:
     with Conversation[ToHelper](address, party, daemons, ToHelper) as conversation:
         _hang_up_at_signals(conversation)
         programs = Programs(conversation)
+        let_end(conversation.hang_up)
         try:
             while True:
                 programs.take(conversation.hear())
@@ -73,7 +76,7 @@ def _hang_up_at_signals(conversation: Conversation[ToHelper]) -> None:
 
     def wait() -> None:
         os.read(reading, 1)
-        conversation.close()
+        conversation.hang_up()
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -6,6 +6,7 @@ threads wait for the socket beside it, and take turns.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -94,6 +95,11 @@ class Wire:
             left = deadline - time.monotonic()
             if left <= 0 or not waiting.poll(left * 1000):
                 raise TimeoutError(f"silent for {seconds:.0f} seconds")
+
+    def hang_up(self) -> None:
+        """Let both sides hear that this is the end. Takes no locks, so that signal handlers may."""
+        with contextlib.suppress(OSError):  # it was gone already
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         try:

@@ -48,8 +48,8 @@ class Group(Enum):
 class Row:
     """One setting. `default` computes the value that stands where nobody gives another.
 
-    `minimum` bounds numbers. `aliases` are other long names, `letter` a one-letter option.
-    Hidden settings are shown by --help-all only.
+    `minimum` and `maximum` bound numbers. `aliases` are other long names, `letter` a one-letter
+    option. Hidden settings are shown by --help-all only.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Row:
     letter: str = ""
     choices: tuple[str, ...] = ()
     minimum: int | None = None
+    maximum: int | None = None
     hidden: bool = False
 
     @property

@@ -328,6 +328,13 @@ class Settings:
     initiator_step_output_dir: str = text_field(
         "", "directory for build output that arrives", group=Group.DISTBUILD, metavar="DIR"
     )
+    priority: int = number_field(
+        0,
+        "how urgent a build is, from -100 to 100: of several, the more urgent go first",
+        group=Group.DISTBUILD,
+        minimum=-100,
+        maximum=100,
+    )
     morph_instance: str = text_field(
         "morph", "program that a worker builds with", group=Group.DISTBUILD, metavar="PROGRAM"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def make_valid(value: object) -> object:
     """`value`, made of plain types, with bytes that were no UTF-8 written as escapes."""
@@ -21,6 +23,11 @@ def make_printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in "\t\n" else _escape(char) for char in text)
+
+
+def has_control_characters(text: str) -> bool:
+    """Is there what is no character to be seen but moves cursors or ends lines?"""
+    return any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in text)
 
 
 def _escape(char: str) -> str:

@@ -57,6 +57,8 @@ def _parse_number(row: Row, text: str) -> int:
     number = int(text)
     if row.minimum is not None and number < row.minimum:
         raise ValueError(f"{row.name} must be at least {row.minimum}, not {number}")
+    if row.maximum is not None and number > row.maximum:
+        raise ValueError(f"{row.name} must be at most {row.maximum}, not {number}")
     return number
 
 

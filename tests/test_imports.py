@@ -39,11 +39,10 @@ MAY_IMPORT = {
     "images": GROUND,
     "deploy": LEAVES
     | {"rooted", "credentials", "definitions", "sources", "graph", "build", "images"},
-    "cacheserver": LEAVES
-    | {"sources", "rows", "commandline", "configfiles", "helptext", "manpage", "logs"},
+    "cacheserver": LEAVES | {"sources", "rows", "sideprogram", "manpage", "logs"},
     "distbuild": LEAVES
     | {"definitions", "sources", "graph", "build"}
-    | {"rows", "commandline", "configfiles", "helptext", "manpage", "logs"},
+    | {"rows", "sideprogram", "logs"},
 }
 #: Programs beside Morph: they use its rooms, and none of these uses them.
 PROGRAMS = {"cacheserver", "distbuild"}

@@ -84,6 +84,8 @@ def test_any_other_word_is_false_with_a_warning() -> None:
         ("max-jobs", "9" * 5000, "must be a whole number"),
         ("max-jobs", "0", "must be at least 1"),
         ("log-keep", "-1", "must be at least 0"),
+        ("priority", "-101", "must be at least -100"),
+        ("priority", "101", "must be at most 100"),
         ("local-changes", "maybe", "must be one of include, ignore"),
         ("cachedir", " ", "must be a directory"),
     ],

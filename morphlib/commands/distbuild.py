@@ -4,7 +4,8 @@ SYSTEM and COMPONENTs are as for build. The controller at --controller-initiator
 what has to be built, and lets its workers do that. Uncommitted changes are pushed to a temporary
 branch of the remote `origin`, which exists until the command ends. What each step prints goes into
 a file build-step-NAME.log in --initiator-step-output-dir, or else in a new directory build-NN. The
-result stays in the shared cache, from which deploy fetches it.
+result stays in the shared cache, from which deploy fetches it. Where workers are too few for all
+that was asked for, steps of builds with a higher --priority go first.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def make_request(
             original_ref=name,
             components=components,
             allow_detach=detach,
+            priority=settings.priority,
         )
 
     if source.root is None or settings.local_changes == "ignore":

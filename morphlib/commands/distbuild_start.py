@@ -3,6 +3,7 @@
 As distbuild, but the build goes on when the command has ended, which it does when the controller
 has computed what to build. The ID that it prints is for distbuild-status, distbuild-attach and
 distbuild-cancel. A temporary branch with local changes stays, since workers read it later.
+--priority says how urgent the build is, as for distbuild.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from morphlib.definitions.models import (
 from morphlib.definitions.names import normalise, sanitise
 from morphlib.definitions.problems import Keys, Problem, Problems
 from morphlib.errors import Location
+from morphlib.text import has_control_characters
 
 #: Where a kind has no default split rules, everything goes into one artifact without a suffix.
 CATCH_ALL = (SplitRule("", (".*",)),)
@@ -277,6 +278,11 @@ def make_cluster(path: str, document: Mapping[str, Any], problems: Problems) -> 
     """A cluster; what is wrong between its fields goes to `problems`."""
     systems = _cluster_systems(path, document["systems"], ("systems",))
     names = Counter(_deployment_names(systems))
+    for name in names:
+        if has_control_characters(name):
+            problems.add(
+                ("systems",), f"{name!r} can't name a deployment: it has control characters"
+            )
     doubled = sorted(name for name, count in names.items() if count > 1)
     if doubled:
         listing = "".join(f"\n    {name}" for name in doubled)

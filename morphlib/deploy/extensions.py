@@ -44,6 +44,12 @@ class Extension:
         return f"{self.name}.{self.kind}"
 
 
+#: Checks the parameters of built-in configure extensions, whose names are its arguments.
+CONFIGURATION_CHECK = Extension(
+    "configuration", ExtensionKind.CHECK, BUILT_IN / "configuration.check", built_in=True
+)
+
+
 def find_extension(root: Path, name: str, kind: ExtensionKind) -> Extension | None:
     """The extension NAME.KIND of the definitions at `root`, else the one that comes with Morph.
 

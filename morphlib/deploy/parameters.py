@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,9 +17,13 @@ OWN = frozenset(
         "MORPH_DEVICE_TABLE",
         "MORPH_LAYERS",
         "MORPH_LOG_FD",
+        "MORPH_PARAMETERS",
         "MORPH_SYSTEM_KEY",
     )
 )
+
+#: Bytes that the kernel takes for one variable: 32 pages (MAX_ARG_STRLEN).
+LONGEST = 32 * mmap.PAGESIZE
 
 
 def sanitise_value(value: object) -> str:
@@ -51,13 +56,23 @@ def is_yes(text: str) -> bool:
     return text.lower() in _YES
 
 
-def problems_of_names(names: Mapping[str, str]) -> Iterator[str]:
-    """What can't be in an environment, one text each."""
+def problems_of_names(names: Mapping[str, str], longest: int = LONGEST) -> Iterator[str]:
+    """What can't be in an environment, one text each. `longest` is in bytes."""
     for name, value in names.items():
         if not name or "=" in name or "\0" in name:
             yield f"{name!r} can't be the name of a variable"
         elif "\0" in value:
             yield f"the value of {name} has a NUL byte in it"
+        elif (size := size_of(name, value)) > longest:
+            yield (
+                f"the value of {name} is too long for an environment: {size:,} bytes with its name,"
+                f" and {longest:,} are allowed"
+            )
+
+
+def size_of(name: str, value: str) -> int:
+    """The bytes that a variable takes in an environment."""
+    return len(f"{name}={value}\0".encode("utf-8", "surrogateescape"))
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from morphlib import events
 from morphlib.build.removal import remove_tree
-from morphlib.deploy.extensions import Extension
+from morphlib.deploy.extensions import CONFIGURATION_CHECK, Extension
 from morphlib.deploy.metadata import deployment_metadata, write_metadata
 from morphlib.deploy.model import DeployContext, Prepared
 from morphlib.deploy.parameters import with_python_path
@@ -37,18 +37,13 @@ class Pipeline:
         """Run all checks of a deployment and its subsystems. Returns what they refuse."""
         errors = []
         for each, location in self._locations(prepared, prepared.deployment.location):
-            if each.check is None:
-                continue
-            self._step(each, "check")
-            try:
-                run_extension(
-                    self._around(each),
-                    each.check,
-                    [location],
-                    self._environment(each),
-                )
-            except MorphError as error:
-                errors.append(error if each is prepared else _of_subsystem(each, error))
+            if each.check is not None:
+                self._step(each, "check")
+            for extension, arguments in _checks(each, location):
+                try:
+                    run_extension(self._around(each), extension, arguments, self._environment(each))
+                except MorphError as error:
+                    errors.append(error if each is prepared else _of_subsystem(each, error))
         return errors
 
     def _locations(self, prepared: Prepared, location: str) -> Iterator[tuple[Prepared, str]]:
@@ -156,6 +151,8 @@ class Pipeline:
         environment[VARIABLE] = str(newest_time(environment))
         environment["MORPH_SYSTEM_KEY"] = prepared.build.graph.system.key
         environment["MORPH_ARCH"] = prepared.build.graph.arch
+        own = sorted(prepared.deployment.configuration)
+        environment["MORPH_PARAMETERS"] = json.dumps(own)
         return environment
 
     def _hints(self, prepared: Prepared, tree: SystemTree) -> dict[str, str]:
@@ -188,7 +185,9 @@ class Pipeline:
             )
 
         turn = self.context.run / "stdin" if self.context.slots > 1 else None
-        return Surroundings(self.context.root, self.context.run, self.context.log, tell, turn)
+        return Surroundings(
+            self.context.root, self.context.run, self.context.log, tell, self._warn, turn
+        )
 
     @contextlib.contextmanager
     def _private(self, prepared: Prepared) -> Iterator[Path]:
@@ -216,6 +215,15 @@ class Pipeline:
     def _warn(self, text: str) -> None:
         """Tell a warning; of equal ones of a run only the first is shown."""
         self.tell(events.Status(text=text, level="warning"))
+
+
+def _checks(prepared: Prepared, location: str) -> Iterator[tuple[Extension, list[str]]]:
+    """What is run before anything is unpacked, with arguments."""
+    if prepared.check is not None:
+        yield prepared.check, [location]
+    configure = [extension.name for extension in prepared.configure if extension.built_in]
+    if configure:
+        yield CONFIGURATION_CHECK, configure
 
 
 def _of_subsystem(prepared: Prepared, error: MorphError) -> MorphError:

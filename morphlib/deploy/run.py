@@ -93,7 +93,7 @@ class _Run:
                 self.done.clear()
                 self._work(workers, everything, checking=False)
             finally:
-                stop_workers(workers)
+                stop_workers(workers, self._tell_wait)
         raise_all(self._explain())
 
     def _work(self, workers: list[Worker], indexes: Sequence[int], *, checking: bool) -> None:
@@ -148,6 +148,14 @@ class _Run:
         if text not in self._problems:
             self._problems.add(text)
             self.listener(events.Status(text=text, level="warning"))
+
+    def _tell_wait(self, jobs: Sequence[Job]) -> None:
+        names = ", ".join(self.context.deployments[job.index].deployment.name for job in jobs)
+        if names:
+            self._warn_once(
+                f"Waiting up to {PATIENCE:.0f} s for the extension of {names} to end. Another "
+                "Ctrl-C ends it at once."
+            )
 
     def _lost(self, worker: Worker, left: Sequence[Worker]) -> None:
         how = reap(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from morphlib.build import syscalls
 from morphlib.deploy.extensions import Extension, ExtensionKind, command_of
 from morphlib.deploy.orphans import end_children
+from morphlib.deploy.parameters import size_of
 from morphlib.deploy.streams import Tail, drain
 from morphlib.errors import MorphError, Reason
 from morphlib.process import DEVNULL, PIPE, ProcessError, spawn, wait_until
@@ -43,14 +45,15 @@ class Surroundings:
 
     `directory` is what they are run in, the root of the definitions. `scratch` is a directory for
     copies of extensions. `log` is a descriptor to use for what they log: of one digit, since shells
-    take no others. `tell` takes each line that they write. Where several deployments run side by
-    side, `turn` is the file whose lock goes with standard input.
+    take no others. `tell` takes each line that they write, `warn` what users should know. Where
+    several deployments run side by side, `turn` is the file whose lock goes with standard input.
     """
 
     directory: Path
     scratch: Path
     log: int
     tell: Tell
+    warn: Callable[[str], None]
     turn: Path | None = None
 
 
@@ -64,13 +67,21 @@ def run_extension(
 
     Must be called by a process with a single thread that may make mount namespaces. Raises
     MorphError (DEPLOY) if the extension can't be started or fails. When the caller is interrupted
-    the extension is told to end, and gets `PATIENCE` seconds to do so.
+    the extension is told to end, and gets `PATIENCE` seconds to do so unless somebody can't wait
+    (`hurry`). Output that something else holds open after the extension's end is waited for; the
+    log is not.
     """
     errors = Tail(_MOST_REMEMBERED)
 
     def tell_error(line: str) -> None:
         errors.add(line)
         around.tell(extension.full_name, "stderr", line)
+
+    def tell_that_it_lingers() -> None:
+        around.warn(
+            f"{extension.full_name} has ended, but something that it started holds its output "
+            "open, and is waited for"
+        )
 
     with contextlib.ExitStack() as stack:
         program = stack.enter_context(_runnable(extension, around.scratch))
@@ -85,6 +96,8 @@ def run_extension(
             occupy(around.log)
         assert process.stdout is not None
         assert process.stderr is not None
+        ended = os.pidfd_open(process.pid)
+        stack.callback(os.close, ended)
         stack.callback(process.stdout.close)
         stack.callback(process.stderr.close)
         takers = {
@@ -94,7 +107,7 @@ def run_extension(
         }
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            drain(takers)
+            drain(takers, ended=ended, brief=(reading,), lingers=tell_that_it_lingers)
             status = process.wait()
         except BaseException:
             _end(process)
@@ -141,12 +154,26 @@ def _start(
             prepare=prepare,
         )
     except ProcessError as error:
+        if os.strerror(errno.E2BIG).encode() in error.output:
+            raise _too_large(extension, environment) from error
         raise MorphError(
             f"{extension.full_name} can't be started: "
             f"{error.output.decode('utf-8', 'backslashreplace')}",
             reason=Reason.DEPLOY,
             hint=f"The file is {extension.path}.",
         ) from error
+
+
+def _too_large(extension: Extension, environment: Mapping[str, str]) -> MorphError:
+    sizes = {name: size_of(name, value) for name, value in environment.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    shown = ", ".join(f"{name} ({sizes[name]:,} bytes)" for name in largest)
+    return MorphError(
+        f"{extension.full_name} can't be started: its environment has {sum(sizes.values()):,} "
+        "bytes, which is too large",
+        reason=Reason.DEPLOY,
+        hint=f"The largest variables are {shown}.",
+    )
 
 
 @contextlib.contextmanager
@@ -239,11 +266,21 @@ def has_standard_input() -> bool:
     return (mine.st_rdev, mine.st_mode) != (nothing.st_rdev, nothing.st_mode)
 
 
+_hurried = False
+
+
+def hurry(*_: object) -> None:
+    """Have no more patience with extensions in this process. A handler of signals."""
+    global _hurried
+    _hurried = True
+
+
 def _end(process: Popen[bytes]) -> None:
     """End an extension, and then what is left of what it started: what becomes ours."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-    if not wait_until(lambda: process.poll() is not None, PATIENCE):
+    wait_until(lambda: process.poll() is not None or _hurried, PATIENCE)
+    if process.poll() is None:
         process.kill()
         process.wait()
     end_children()

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import selectors
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 
 #: A longer line is told in pieces: programs that write no newline must not fill our memory.
 LONGEST = 1 << 16
 _PIECE = 1 << 16
+#: Seconds in which what a program wrote before its end arrives.
+MOMENT = 1.0
 
 Take = Callable[[str], None]
 
@@ -42,20 +45,52 @@ class Lines:
         self._take(shown.decode("utf-8", "backslashreplace"))
 
 
-def drain(takers: Mapping[int, Take]) -> None:
-    """Read from descriptors until all of them are at their end, whichever has something to say."""
+def drain(
+    takers: Mapping[int, Take],
+    *,
+    ended: int,
+    brief: Collection[int] = (),
+    lingers: Callable[[], None] = lambda: None,
+) -> None:
+    """Read from descriptors until all of them are at their end, whichever has something to say.
+
+    `ended` is a descriptor that can be read from when the program has ended (a pidfd). From then on
+    those in `brief` have `MOMENT` seconds: what a program leaves behind may hold them open for
+    ever. If others are open after that time `lingers` is called, once, and they are waited for.
+    """
     with selectors.DefaultSelector() as selector:
         for fd, take in takers.items():
             selector.register(fd, selectors.EVENT_READ, Lines(take))
-        while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, _PIECE)
-                lines: Lines = key.data
-                if data:
-                    lines.feed(data)
-                else:
-                    lines.finish()
+        selector.register(ended, selectors.EVENT_READ)
+        left = set(takers)
+        deadline: float | None = None
+        while left:
+            timeout = None if deadline is None else max(0, deadline - time.monotonic())
+            for key, _ in selector.select(timeout):
+                if key.fd == ended:
+                    selector.unregister(ended)
+                    deadline = time.monotonic() + MOMENT
+                elif not _read(key):
                     selector.unregister(key.fd)
+                    left.remove(key.fd)
+            if deadline is not None and time.monotonic() >= deadline:
+                for fd in left.intersection(brief):
+                    selector.unregister(fd).data.finish()
+                    left.remove(fd)
+                deadline = None
+                if left:
+                    lingers()
+
+
+def _read(key: selectors.SelectorKey) -> bool:
+    """Take what there is to be read. False if that was the end."""
+    data = os.read(key.fd, _PIECE)
+    lines: Lines = key.data
+    if data:
+        lines.feed(data)
+    else:
+        lines.finish()
+    return bool(data)
 
 
 class Tail:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -25,8 +25,13 @@ from morphlib.deploy import model
 from morphlib.deploy.model import DeployContext, Done, FromWorker, Job, Ready, Told, Unusable
 from morphlib.deploy.namespace import enter_deploy_namespace
 from morphlib.deploy.pipeline import Pipeline
-from morphlib.deploy.runner import ENDING, PATIENCE, occupy
+from morphlib.deploy.runner import ENDING, PATIENCE, hurry, occupy
 from morphlib.errors import MorphError, MorphErrors, Reason
+
+#: Seconds of clearing up that nobody needs to be told of.
+_SILENCE = 0.5
+#: Tells workers that nobody can wait for what they are ending. SIGTERM they may get several times.
+_HURRY = signal.SIGUSR1
 
 
 @dataclass(slots=True)
@@ -83,6 +88,7 @@ def _be_worker(context: DeployContext, number: int, connection: Connection, pare
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _leave)
+        signal.signal(_HURRY, hurry)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _work(context, number, connection, parent)
         status = 0
@@ -166,23 +172,49 @@ def _as_plain(error: MorphError) -> tuple[str, str, str | None]:
     return error.message, error.reason.value, error.hint
 
 
-def stop_workers(workers: Sequence[Worker]) -> None:
-    """End all workers: those at work end their extensions first, which get their time for that."""
+def stop_workers(workers: Sequence[Worker], tell: Callable[[Sequence[Job]], None]) -> None:
+    """End all workers: those at work end their extensions first, which get their time for that.
+
+    If that takes more than a moment, `tell` is called with the jobs that are waited for. From then
+    on SIGINT ends them without more ado, unless it is ignored.
+    """
     for worker in workers:
         worker.connection.close()
         if worker.job is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGTERM)
-    left = {worker.pid for worker in workers}
+            _send(worker, signal.SIGTERM)
+    left = {worker.pid: worker for worker in workers}
 
     def all_ended() -> bool:
-        left.difference_update([pid for pid in left if os.waitpid(pid, os.WNOHANG)[0]])
+        for pid in [pid for pid in left if os.waitpid(pid, os.WNOHANG)[0]]:
+            del left[pid]
         return not left
 
-    if not process.wait_until(all_ended, PATIENCE + 5):
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    if process.wait_until(all_ended, _SILENCE):
+        return
+    impatient = False
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal impatient
+        impatient = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        tell([worker.job for worker in left.values() if worker.job is not None])
+        process.wait_until(lambda: all_ended() or impatient, PATIENCE + 5 - _SILENCE)
+        if not all_ended():
+            for worker in left.values():
+                _send(worker, _HURRY)
+            process.wait_until(all_ended, 5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _send(worker: Worker, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.pid, number)
 
 
 def reap(worker: Worker) -> str:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from morphlib.errors import MorphError, Reason
+import re
+
 from morphlib.writeexts.extension import ConfigureExtension
-from morphlib.writeexts.parameters import Parameters, text
+from morphlib.writeexts.parameters import Parameter, Parameters
 from morphlib.writeexts.tree import Tree
 
-HOSTNAME = text("HOSTNAME", "The name that the system gets. Without it nothing is changed.")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST = 64  # that of Linux
+
+
+def _parse_name(value: str) -> str:
+    if value and (not _NAME.fullmatch(value) or len(value) > _LONGEST):
+        raise ValueError(
+            f"HOSTNAME {value!r} is no host name: letters, digits, hyphens and dots between them, "
+            f"{_LONGEST} at most"
+        )
+    return value
+
+
+HOSTNAME = Parameter(
+    "HOSTNAME",
+    "The name that the system gets. Without it nothing is changed.",
+    _parse_name,
+    "",
+    empty_is_unset=False,
+)
 
 
 class SetHostname(ConfigureExtension):
@@ -15,12 +36,8 @@ class SetHostname(ConfigureExtension):
     parameters = (HOSTNAME,)
 
     def configure(self, tree: Tree, given: Parameters) -> None:
-        name = given[HOSTNAME]
-        if not name:
-            return
-        if any(char.isspace() or char == "\0" for char in name):
-            raise MorphError(f"HOSTNAME {name!r} is no host name", reason=Reason.DEPLOY)
-        tree.write("etc/hostname", name + "\n")
+        if given[HOSTNAME]:
+            tree.write("etc/hostname", given[HOSTNAME] + "\n")
 
 
 CONFIGURE = SetHostname()

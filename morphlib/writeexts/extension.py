@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts.devices import Device, read_devices
-from morphlib.writeexts.output import complain, masked, set_up_logging, status
+from morphlib.writeexts.output import complain, masked, own, set_up_logging, status
 from morphlib.writeexts.parameters import (
     Parameter,
     Parameters,
@@ -58,8 +58,9 @@ class Extension:
 
     def _run(self, args: list[str]) -> None:
         set_up_logging(self.environment)
+        declared = frozenset(each.name for each in self.parameters)
         secret = frozenset(each.name for each in self.parameters if each.secret)
-        logging.debug("Environment: %s", masked(self.environment, secret))
+        logging.debug("Environment: %s", masked(own(self.environment, declared), secret))
         try:
             self.process_args(args)
         except MorphError as error:

@@ -33,7 +33,7 @@ OPTIONS = "rw,no_subtree_check,no_root_squash,async"
 #: What has to be installed on the server.
 _NEEDED = ("rsync", "flock", "mktemp")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
-_MAX_HOST = 200
+_MAX_HOST = 64  # that of Linux
 _CLIENT = re.compile(r"@?[A-Za-z0-9.:*?/_\[\]-]+")
 
 # Prints what is missing.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from morphlib.credentials import hide_credentials, hide_passwords
 
@@ -36,6 +37,28 @@ def set_up_logging(environment: Mapping[str, str] = os.environ) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+
+
+#: What Morph sets for all extensions, beside names that begin with MORPH_.
+_ALWAYS = frozenset(("PYTHONPATH", "SOURCE_DATE_EPOCH", "TMPDIR", "UPGRADE"))
+
+
+def own(environment: Mapping[str, str], declared: Collection[str] = ()) -> dict[str, str]:
+    """What of an environment belongs to the deployment: its parameters and what Morph tells.
+
+    The names of its parameters are in MORPH_PARAMETERS, a list in JSON; `declared` are more of
+    them. The rest is the caller's, and nobody's business.
+    """
+    try:
+        told = json.loads(environment.get("MORPH_PARAMETERS") or "[]")
+    except ValueError:
+        told = []  # run by hand, with a variable of somebody else
+    names = {*_ALWAYS, *declared, *(name for name in told if isinstance(name, str))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in names or name.startswith("MORPH_")
+    }
 
 
 def masked(environment: Mapping[str, str], secret: frozenset[str] = frozenset()) -> dict[str, str]:

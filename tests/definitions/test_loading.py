@@ -544,6 +544,14 @@ class TestCluster:
                 "- {morph: a, deploy: {d: {}}, subsystems: [{morph: b, deploy: {d: {}}}]}",
                 "duplicate deployment names in morphology x.morph:\n    d",
             ),
+            (
+                '- {morph: a, deploy: {"a\\nb": {}}}',
+                "'a\\nb' can't name a deployment: it has control characters",
+            ),
+            (
+                '- {morph: a, deploy: {d: {}}, subsystems: [{morph: b, deploy: {"\\e[2J": {}}}]}',
+                "'\\x1b[2J' can't name a deployment: it has control characters",
+            ),
         ],
     )
     def test_refused(self, text: str, phrase: str) -> None:

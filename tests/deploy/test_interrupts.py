@@ -190,3 +190,37 @@ def test_killed_at_any_moment_the_next_run_is_whole(world: World) -> None:
     assert (world.definitions / "one.tar").read_bytes() == wanted
     left = [path.name for path in world.definitions.iterdir() if path.name.startswith(".one")]
     assert left == []
+
+
+#: An extension that nothing but SIGKILL ends.
+DEAF = """#!/bin/sh
+trap '' TERM INT HUP
+[ -d "$1" ] || exit 0
+: > started
+while :; do sleep 0.2; done
+"""
+
+
+def test_what_is_waited_for_is_said_and_another_interrupt_ends_it(any_world: World) -> None:
+    world = any_world
+    world.write("deaf.write", DEAF)
+    world.cluster(one={"type": "deaf", "location": "out"})
+    process = start_until_it_waits(world)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stderr is not None
+    said = b""
+    while b"Waiting" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    assert b"Waiting up to 60 s for the extension of one to end. Another Ctrl-C ends it" in said
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 255
+    assert time.monotonic() - began < 30
+    assert b"Traceback" not in rest
+    assert not world.runs
+    assert_nothing_left(world)
+    deploy_again(world)

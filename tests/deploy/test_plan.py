@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import mmap
 from typing import Any
 
 import pytest
@@ -213,6 +214,16 @@ def test_names_that_no_environment_takes() -> None:
     ]
 
 
+def test_values_that_are_too_long() -> None:
+    """For one variable the kernel takes 32 pages, with name, `=` and the byte at the end."""
+    longest = 32 * mmap.PAGESIZE - len("LIST=") - 1
+    cluster = load_cluster(entry("a", {"x": tar(LIST="x" * longest)}))
+    assert len(only(cluster).environment["LIST"]) == longest
+    (message,) = messages(load_cluster(entry("a", {"x": tar(LIST="x" * (longest + 1))})))
+    assert message.startswith("the value of LIST is too long for an environment: ")
+    assert 'deployment "x"' in message
+
+
 def test_the_path_of_modules() -> None:
     cluster = load_cluster(entry("a", {"x": {"type": "extensions/kvm", "location": "l"}}))
     assert only(cluster).environment["PYTHONPATH"] == "/defs/extensions"
@@ -362,7 +373,7 @@ def test_secrets_are_not_shown() -> None:
 
 
 def test_a_plan_does_not_drive_the_terminal() -> None:
-    found = plan(load_cluster(entry("a", {"x\x1b[2J": tar("\x1b]0;y\a", NOTE="\x9bz")})))
+    found = plan(load_cluster(entry("a", {"x\u202e": tar("\x1b]0;y\a", NOTE="\x9bz")})))
     assert plan_as_text(found).replace("\n", "").isprintable()
 
 

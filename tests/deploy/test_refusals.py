@@ -226,3 +226,35 @@ def test_no_room_for_working_files(world: World) -> None:
     ran = world.fail("--tempdir-min-space=1000000G")
     assert "tempdir" in ran.err
     assert not (world.definitions / "x").exists()
+
+
+def test_parameters_of_configure_extensions_are_checked_first(world: World) -> None:
+    """Those of extensions that come with Morph, of all deployments."""
+    world.write("greet.configure", "#!/bin/sh\nexit 0\n")
+    world.configure_with("greet", "set-hostname", "simple-network")
+    inner = {"type": "sysroot", "location": "in", "HOSTNAME": "a/b"}
+    world.cluster(
+        {"morph": "systems/sys.morph", "deploy": {"one": "a", "two": "b"}},
+        {
+            "morph": "systems/sys.morph",
+            "deploy": {"three": "c"},
+            "subsystems": [{"morph": "systems/sys.morph", "deploy": {"inner": inner}}],
+        },
+    )
+    ran = world.fail("two.HOSTNAME=a b", "two.NETWORK_CONFIG=eth0")
+    assert "HOSTNAME 'a b' is no host name" in ran.err
+    assert "eth0 is missing its type" in ran.err.replace("'", "")
+    assert "HOSTNAME 'a/b' is no host name" in ran.err
+    assert "Unpacking" not in ran.out
+    assert not any((world.definitions / name).exists() for name in "abc")
+    world.deploy("one.HOSTNAME=a", "inner.HOSTNAME=b")
+
+
+def test_an_environment_that_is_too_large(world: World) -> None:
+    """For the kernel, where each variable would do."""
+    world.cluster(
+        one={"type": "tar", "location": "x", **{f"V{n:02}": "v" * 99000 for n in range(80)}}
+    )
+    ran = world.fail()
+    assert "tar.check can't be started: its environment has 7,9" in ran.err
+    assert "The largest variables are V00 (99,005 bytes), V01 (99,005 bytes)" in ran.err

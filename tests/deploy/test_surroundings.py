@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from morphlib.deploy.parameters import OWN
-from tests.build.e2e.trove import MARKER
-from tests.deploy.world import World
+from tests.build.e2e.trove import MARKER, relatives
+from tests.deploy.world import World, wait_until_nothing_runs
 
 #: Says what its environment is, and that of its kind.
 TELL = '#!/bin/sh\nset -e\nenv > "$2"\npwd >> "$2"\n'
@@ -106,7 +107,7 @@ def test_built_in_extensions_find_all_of_it(any_world: World) -> None:
     )
     found = variables(out.read_text())
     assert [found[name] for name in "ABCD"] == ["1", "", "c d", "d"]
-    expected = {"UPGRADE", "MORPH_ARCH", "MORPH_LOG_FD", "MORPH_SYSTEM_KEY"}
+    expected = {"UPGRADE", "MORPH_ARCH", "MORPH_LOG_FD", "MORPH_PARAMETERS", "MORPH_SYSTEM_KEY"}
     expected |= {"SOURCE_DATE_EPOCH", "TMPDIR", "MORPH_BASE"}
     if world.trove.user != 0:
         expected |= {"MORPH_DEVICE_TABLE"}
@@ -167,3 +168,71 @@ def test_paths_of_the_definitions_need_not_be_plain(world: World) -> None:
     world.deploy()
     assert str(world.definitions / "a dir") in variables(world.output("-o one"))["PYTHONPATH"]
     assert Path(world.definitions, "-o one").is_file()
+
+
+def test_the_log_has_what_morph_set_and_no_secrets(world: World) -> None:
+    """Of the caller's variables it has those alone that parameters of the deployment have."""
+    world.write(
+        "tell.configure",
+        "#!/usr/bin/env python3\n"
+        "from morphlib.writeexts import ConfigureExtension\n"
+        "class Tell(ConfigureExtension):\n"
+        "    def configure(self, tree, given): pass\n"
+        "Tell().run()\n",
+    )
+    world.configure_with("tell", "set-hostname")
+    world.cluster(
+        one={"type": "tar", "location": "one.tar", "COLOUR": "blue", "ADMIN_PASSWORD": "hush-1"}
+    )
+    log = world.definitions / "log"
+    callers = {"SSN": "hush-2", "CI_JOB": "hush-3", "HOSTNAME": "pine", "ADMIN_PASSWORD": "hush-4"}
+    world.deploy(f"--log={log}", "--log-level=debug", env=callers)
+    # Morph's own environment is there too, in lines of its own.
+    lines = [line for line in log.read_text().splitlines() if " DEBUG environment: " not in line]
+    assert "hush" not in "".join(lines)
+    for name in ("tar.check", "tell.configure", "set-hostname.configure", "tar.write"):
+        (line,) = [line for line in lines if f"{name}: Environment: " in line]
+        assert "'COLOUR': 'blue'" in line
+        assert "'ADMIN_PASSWORD'" in line
+        assert "'MORPH_ARCH': 'x86_64'" in line
+        assert "'UPGRADE': 'no'" in line
+        assert "SSN" not in line
+        assert ("'HOSTNAME': 'pine'" in line) is name.startswith("set-hostname")
+
+
+#: Starts a program that goes on with what it has open, and ends.
+DAEMON = """#!/bin/sh
+setsid sleep {seconds} {where} &
+echo of the log >&"$MORPH_LOG_FD"
+echo of standard output
+[ $# = 1 ] || echo done > "$2"
+"""
+
+
+def test_a_daemon_that_keeps_the_log_open_is_not_waited_for(world: World) -> None:
+    script = DAEMON.format(seconds=world.trove.forever, where=">/dev/null 2>&1")
+    for kind in ("check", "configure", "write"):
+        world.write(f"daemon.{kind}", script)
+    world.configure_with("daemon")
+    world.cluster(one={"type": "daemon", "location": "one"})
+    log = world.definitions / "log"
+    ran = world.deploy(f"--log={log}", "--log-level=debug")
+    assert world.output("one") == "done\n"
+    assert ran.out.count("of standard output") == 3
+    for kind in ("check", "configure", "write"):
+        assert f"daemon.{kind}: of the log" in log.read_text()
+    daemons = relatives(world.trove)
+    assert len(daemons) == 3
+    for pid in daemons:
+        os.kill(pid, signal.SIGKILL)
+    wait_until_nothing_runs(world.trove)
+
+
+def test_output_that_comes_late_is_waited_for_and_that_is_said(world: World) -> None:
+    script = '#!/bin/sh\n(sleep 3; echo late; echo late-error >&2) &\n: > "$2"\n'
+    world.write("late.write", script)
+    world.cluster(one={"type": "late", "location": "one"})
+    ran = world.deploy()
+    assert "[one]late\n" in ran.out
+    assert "late-error" in ran.err
+    assert "late.write has ended, but something that it started holds its output open" in ran.err

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from distbuild.addresses import listen
 from distbuild.framing import LineDecoder, encode
 from distbuild.handshake import Party
@@ -157,12 +159,14 @@ def test_a_helper_without_its_daemon_ends_what_it_runs() -> None:
     assert not alive(pid)
 
 
-def test_a_helper_that_is_told_to_end_does_so() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP] * 2)
+def test_a_helper_that_is_told_to_end_does_so(number: signal.Signals) -> None:
+    """Wherever it is: in the middle of starting a program, it once went on for ever."""
     with helper() as (daemon, child):
         daemon.say(ExecRequest(id="1", argv=("sh", "-c", "echo $$; sleep 100")))
         pid = int(daemon.hear().stdout)
-        child.terminate()
-        assert child.wait(30) == 0
+        child.send_signal(number)
+        assert child.wait(60) == 0
         assert not alive(pid)
 
 

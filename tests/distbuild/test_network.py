@@ -13,8 +13,9 @@ import yaml
 from distbuild.oldprotocol import encode_old
 from morphlib.cache.records import Records
 from morphlib.cache.signing import generate_signing_key
+from morphlib.process import wait_until
 from tests.commands.world import SYSTEM, World
-from tests.distbuild.network import Meanwhile, Network
+from tests.distbuild.network import PATIENCE, Meanwhile, Network
 
 Networks = Callable[..., Network]
 
@@ -192,6 +193,49 @@ def test_an_initiator_that_goes_takes_its_build_along(network: Network) -> None:
             peer.sendall(json.dumps(message).encode() + b"\n")
         network.find_id()
     network.wait_for("controller", f"{network.find_id()}: Cancelled")
+
+
+def test_the_more_urgent_build_goes_first(networks: Networks, world: World) -> None:
+    network = networks()
+    network.build("base")
+
+    def ask(what: str, seconds: int, priority: int) -> Meanwhile:
+        """Have a chunk built that is like no other; return when the controller knows of it."""
+        before = len(network.builds())
+        network.change_app(f"echo {what}", f"sleep {seconds}")
+        logs = str(world.root / what)
+        asking = Meanwhile(
+            lambda: network.run(
+                "distbuild",
+                SYSTEM,
+                "app",
+                initiator_step_output_dir=logs,
+                priority=str(priority),
+            )
+        )
+        assert wait_until(lambda: len(network.builds()) > before, PATIENCE), network.logs()
+        return asking
+
+    first = ask("first", 1000, 100)
+    step_log = world.root / "first" / "build-step-app.log"
+    assert wait_until(step_log.exists, PATIENCE), network.logs()
+    builds = [ask("patient", 1, -1), ask("usual", 1, 0), ask("urgent", 1, 1)]
+    # All of them wait for the worker, until what it builds is cancelled.
+    names = network.builds()[-4:]
+    known = [re.compile(rf"Build {name}: \d of \d steps are to be built") for name in names]
+    assert wait_until(
+        lambda: all(each.search(network.log("controller")) for each in known), PATIENCE
+    ), network.logs()
+    assert network.run("distbuild-cancel", names[0]).status == 0
+    assert first.result().status == 1
+    for build in builds:
+        ran = build.result()
+        assert ran.status == 0, ran.out + ran.err + network.logs()
+    begun = {
+        path.parent.name: path.read_text().split(" Started building app")[0]
+        for path in world.root.glob("*/build-step-app.log")
+    }
+    assert sorted(begun, key=begun.__getitem__) == ["first", "urgent", "usual", "patient"]
 
 
 def test_another_worker_takes_over(networks: Networks, world: World) -> None:

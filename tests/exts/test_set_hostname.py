@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.exts.programs import EXTS, fail, succeed
 
 
@@ -19,8 +21,18 @@ def test_does_nothing_without_a_name(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_refuses_what_is_no_name(tmp_path: Path) -> None:
-    assert "is no host name" in fail("set-hostname.configure", tmp_path, env={"HOSTNAME": "a\nb"})
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a b", " ", "a/b", "../x", "-x", ".x", "x.", "a..b", "w" * 65, "ü", "a\x1bb"]
+)
+def test_refuses_what_is_no_name(tmp_path: Path, name: str) -> None:
+    assert "is no host name" in fail("set-hostname.configure", tmp_path, env={"HOSTNAME": name})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a", "web.example.com", "Pi-4_b", "w" * 64])
+def test_takes_what_hosts_are_called(tmp_path: Path, name: str) -> None:
+    succeed("set-hostname.configure", tmp_path, env={"HOSTNAME": name})
+    assert (tmp_path / "etc/hostname").read_text() == f"{name}\n"
 
 
 def test_stays_inside_the_tree(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pygit2
 
 from morphlib.sources import objects  # switches off what libgit2 asks of owners
-from morphlib.sources.mirrors import read_origin
+from morphlib.sources.mirrorgit import read_origin
 from morphlib.sources.names import quote_url
 
 _MAX_OPEN = 600

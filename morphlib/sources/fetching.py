@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from morphlib.errors import MorphError, Reason, raise_all
 from morphlib.sources.aliases import Aliases
-from morphlib.sources.mirrors import Mirror, MirrorCache
+from morphlib.sources.mirror import Mirror
+from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.model import SourceRef
 from morphlib.sources.submodules import submodule_url
 

@@ -16,7 +16,6 @@ nothing ever runs gc on a mirror. `file://` repositories are used where they are
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -28,85 +27,26 @@ from typing import TYPE_CHECKING
 from morphlib.errors import MorphError, Reason, raise_all
 from morphlib.events import Listener, Status, silence
 from morphlib.process import ProcessError
-from morphlib.sources.git import run_git
-from morphlib.sources.model import Resolved, Submodule
-from morphlib.sources.names import check_ref, check_url, is_local, is_sha1, local_path, quote_url
+from morphlib.sources.freshness import note_success, read_success, url_digest
+from morphlib.sources.mirror import Mirror
+from morphlib.sources.mirrorgit import (
+    check_object_format,
+    clone_mirror,
+    fetch_all,
+    origin_of,
+    read_origin,
+    write_mirror_config,
+)
+from morphlib.sources.names import check_ref, check_url, is_sha1, local_path, quote_url
 
 if TYPE_CHECKING:
     from morphlib.cache.locks import Lock
-    from morphlib.definitions.reader import FileReader
-    from morphlib.sources.objects import ObjectReader
 
 _MAX_NAME = 200
 _TEMPORARY = "tmp-"
 
-# The owner of a repository on this machine may be somebody else. A constant text: git hands it to a
-# shell and adds the repository's path, quoted.
-_LOCAL_UPLOAD_PACK = "--upload-pack=git -c 'safe.directory=*' upload-pack"
-
 #: How many repositories are fetched at once. They wait for servers, not for processors.
 PARALLEL_FETCHES = 8
-
-
-class Mirror:
-    """A repository on this machine that can be read: a mirror, or a `file://` repository."""
-
-    def __init__(self, url: str, path: Path, *, is_mirror: bool = True) -> None:
-        """`path` is the git directory."""
-        self.url = url
-        self.path = path
-        self.is_mirror = is_mirror
-        self._objects: ObjectReader | None = None
-
-    @property
-    def objects(self) -> ObjectReader:
-        if self._objects is None:
-            from morphlib.sources.objects import ObjectReader
-
-            self._objects = ObjectReader(self.path)
-        return self._objects
-
-    def resolve(self, ref: str) -> Resolved:
-        """Commit and tree of a ref. Raises MorphError (NOT_FOUND) if it names no commit here."""
-        found = self.objects.resolve(ref)
-        if found is None:
-            raise MorphError(
-                f"Git repository {self.url} has no commit at ref {ref}", reason=Reason.NOT_FOUND
-            )
-        return found
-
-    def has(self, ref: str) -> bool:
-        """Is this commit (40 digits) there?"""
-        return self.objects.has_commit(ref)
-
-    def commit_time(self, commit: str) -> int:
-        """When it was committed, seconds since the epoch."""
-        return self.objects.commit_time(commit)
-
-    def submodules(self, commit: str) -> tuple[Submodule, ...]:
-        """The submodules of a commit, in the order of `.gitmodules`."""
-        from morphlib.sources.submodules import read_submodules
-
-        return read_submodules(self.objects, commit, self.url)
-
-    def read_blob(self, commit_or_tree: str, path: str) -> bytes | None:
-        """The file at `path`, None if there is none. No symlink is followed."""
-        from morphlib.sources.objects import FILE
-
-        entry = self.objects.find(self.objects.tree_of(commit_or_tree), path)
-        return self.objects.blob(entry.id) if entry and entry.kind == FILE else None
-
-    def reader(self, tree: str) -> FileReader:
-        """The files of a tree, for the loading of definitions."""
-        from morphlib.sources.treereader import TreeReader
-
-        return TreeReader(self.objects, tree)
-
-    def export(self, tree: str, into: Path, *, mtime: int) -> None:
-        """Lay out a tree in a new or empty directory, everything with one modification time."""
-        from morphlib.sources.export import export_tree
-
-        export_tree(self.objects, tree, into, mtime=mtime)
 
 
 class MirrorCache:
@@ -166,11 +106,11 @@ class MirrorCache:
             if mirror is None:
                 mirror = self._clone(url)
             elif self._needs_update(mirror, refs):
-                if _read_success(held, url) < started or self._lacks(mirror, refs):
+                if read_success(held, url) < started or self._lacks(mirror, refs):
                     self._update(mirror, refs)
             else:
                 return mirror
-            _note_success(held, url)
+            note_success(held, url)
             with self._guard:
                 self._updated.add(url)
         return mirror
@@ -224,7 +164,7 @@ class MirrorCache:
         name = quote_url(url)
         if len(name) <= _MAX_NAME:
             yield self.directory / name
-        yield self.directory / f"{name[:_MAX_NAME]}-{_digest(url)}"
+        yield self.directory / f"{name[:_MAX_NAME]}-{url_digest(url)}"
 
     def _needs_update(self, mirror: Mirror, refs: Sequence[str]) -> bool:
         if mirror.url in self._updated:
@@ -362,68 +302,6 @@ def for_each(action: Callable[[str], None], items: Sequence[str]) -> None:
             pass
 
 
-def clone_mirror(url: str, into: Path) -> None:
-    """Clone every ref of a repository into an empty directory. Raises ProcessError."""
-    options = ["--mirror", "--quiet", "--no-local", "--template="]
-    if is_local(url):
-        options.append(_LOCAL_UPLOAD_PACK)
-    run_git(["clone", *options, "--end-of-options", origin_of(url), into])
-
-
-def fetch_all(git_dir: Path, url: str) -> None:
-    """Bring a mirror up to date with its origin. Raises ProcessError."""
-    options = ["--prune", "--quiet", "--no-auto-maintenance", "--no-write-fetch-head", "--force"]
-    if is_local(url):
-        options.append(_LOCAL_UPLOAD_PACK)
-    run_git(
-        ["fetch", *options, "--end-of-options", origin_of(url), "+refs/*:refs/*"], git_dir=git_dir
-    )
-
-
-def write_mirror_config(git_dir: Path, url: str) -> None:
-    """Replace a mirror's configuration by the least that it needs, whatever it was."""
-    origin = origin_of(url).replace("\\", "\\\\").replace('"', '\\"')
-    (git_dir / "config").write_bytes(
-        b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-        b'[remote "origin"]\n\turl = "'
-        + os.fsencode(origin)
-        + b'"\n\tfetch = +refs/*:refs/*\n\tmirror = true\n'
-    )
-
-
-def check_object_format(git_dir: Path, url: str) -> None:
-    """Raises MorphError for a repository whose objects have other names than SHA-1."""
-    found = _read_config(git_dir, "extensions", "objectformat")
-    if found is not None and found.lower() != "sha1":
-        raise MorphError(
-            f"Git repository {url} names its objects by {found}, and Morph knows sha1 only",
-            reason=Reason.SOURCE,
-            hint="Convert it: git init --object-format=sha1, then git fast-export and fast-import.",
-        )
-
-
-def read_origin(git_dir: Path) -> str | None:
-    """The URL of `origin` that a mirror's configuration tells, None if there is none."""
-    return _read_config(git_dir, 'remote "origin"', "url")
-
-
-def _read_config(git_dir: Path, title: str, name: str) -> str | None:
-    """A value of a repository's own configuration, None if there is none."""
-    from morphlib.sources.gitconfig import parse_config
-
-    try:
-        sections = parse_config((git_dir / "config").read_bytes())
-    except (OSError, ValueError):
-        return None
-    found = [s.values[name] for s in sections if s.title == title and name in s.values]
-    return found[-1] if found else None
-
-
-def origin_of(url: str) -> str:
-    """What git is given for `url`: a path is made absolute, for git takes `a:b` for a host."""
-    return str(Path(url).absolute()) if is_local(url) and "://" not in url else url
-
-
 def indent(text: str) -> str:
     return "\n".join("    " + line for line in text.splitlines())
 
@@ -439,26 +317,6 @@ def _find_local(url: str, path: Path) -> Path:
         )
     check_object_format(common_directory(found), url)
     return found
-
-
-def _note_success(held: Lock, url: str) -> None:
-    """Write down, in a lock file that is held, that `url` was brought up to date just now."""
-    text = f"{_digest(url)} {time.time_ns()}\n".encode()
-    try:
-        os.pwrite(held.fileno(), text, 0)
-    except OSError:
-        pass  # a full disk: others fetch once more than needed
-
-
-def _read_success(held: Lock, url: str) -> int:
-    """When `url` was last brought up to date (nanoseconds since the epoch), 0 if unknown."""
-    words = os.pread(held.fileno(), 200, 0).split()
-    known = len(words) == 2 and words[0].decode("ascii", "replace") == _digest(url)
-    return int(words[1]) if known and words[1].isdigit() else 0
-
-
-def _digest(url: str) -> str:
-    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _empty(directory: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from morphlib.errors import MorphError
 from morphlib.sources.export import export_tree
-from morphlib.sources.mirrors import Mirror
+from morphlib.sources.mirror import Mirror
 from morphlib.sources.objects import ObjectReader
 from tests.sources.repositories import Repository, snapshot
 

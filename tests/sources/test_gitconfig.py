@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphlib.sources.gitconfig import parse_config
-from morphlib.sources.mirrors import read_origin, write_mirror_config
+from morphlib.sources.mirrorgit import read_origin, write_mirror_config
 
 TEXT = b"""\
 # comment

@@ -14,7 +14,8 @@ import pytest
 
 from morphlib.errors import MorphError, MorphErrors, Reason
 from morphlib.sources import mirrors as mirrors_module
-from morphlib.sources.mirrors import MirrorCache, read_origin
+from morphlib.sources.mirrorgit import fetch_all, read_origin
+from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.names import quote_url
 from tests.sources.conftest import Told
 from tests.sources.repositories import Repository, snapshot
@@ -301,7 +302,7 @@ def test_waiting_for_a_fetch_makes_another_one_needless(
     MirrorCache(directory).obtain(url)
     commit = repository.commit({"new": "new"})
     fetches = []
-    real = mirrors_module.fetch_all
+    real = fetch_all
 
     def slow_fetch(git_dir: Path, url: str) -> None:
         fetches.append(url)

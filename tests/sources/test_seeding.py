@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from morphlib.errors import MorphError
-from morphlib.sources.mirrors import MirrorCache, read_origin
+from morphlib.sources.mirrorgit import read_origin
+from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.names import quote_url
 from morphlib.sources.seeding import check_server, unpack_mirror
 from tests.sources.conftest import Told

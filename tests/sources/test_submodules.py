@@ -6,7 +6,8 @@ import pytest
 
 from morphlib.errors import MorphError
 from morphlib.sources.aliases import Aliases, RepoAlias
-from morphlib.sources.mirrors import Mirror, MirrorCache
+from morphlib.sources.mirror import Mirror
+from morphlib.sources.mirrors import MirrorCache
 from morphlib.sources.model import SourceRef, Submodule
 from morphlib.sources.pool import GitSource, fetch_sources, stage_source
 from morphlib.sources.submodules import submodule_url

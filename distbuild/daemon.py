@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
-from twisted.logger import LogLevel, globalLogBeginner
+from twisted.logger import LogLevel, formatEvent, globalLogBeginner
 
 from distbuild.connection import Connection, Speaker, reactor
 from distbuild.handshake import Party
@@ -71,4 +71,4 @@ def _observe(event: Any) -> None:
     if failure is not None:
         _log.critical("internal error\n%s", failure.getTraceback())
     elif level is not None and level >= LogLevel.error:
-        _log.error("%s", event.get("log_format"))
+        _log.error("%s", formatEvent(event))

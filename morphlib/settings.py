@@ -303,6 +303,25 @@ class Settings:
     controller_helper_port_file: str = text_field(
         "", _PORT_FILE, group=Group.DISTBUILD, metavar="FILE", hidden=True
     )
+    controller_status_address: str = text_field(
+        "",
+        "where the controller shows its status page (default: nowhere)",
+        group=Group.DISTBUILD,
+        metavar="ADDRESS",
+    )
+    controller_status_port: int = number_field(
+        7879, "port there", group=Group.DISTBUILD, metavar="PORT", minimum=0
+    )
+    controller_status_port_file: str = text_field(
+        "", _PORT_FILE, group=Group.DISTBUILD, metavar="FILE", hidden=True
+    )
+    controller_status_token_file: Path | None = path_field(
+        None,
+        "file with the token that readers of the status page have to know; without one only readers"
+        " on the controller's machine are let in",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
     worker_daemon_address: str = text_field(
         "", "where the worker takes its controller", group=Group.DISTBUILD, metavar="ADDRESS"
     )

@@ -4,16 +4,22 @@ It takes builds from initiators (morph distbuild), and has the workers of the se
 their chunks, strata and system. What is built goes into the shared cache, which is served twice: at
 `artifact-cache-server` for reading, and at `writeable-cache-server`. A distbuild-helper has to run
 beside the controller. What is being built is remembered in CACHEDIR/distbuild, and taken up again
-when the controller is restarted.
+when the controller is restarted. With --controller-status-address, a page there shows what goes on.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from morphlib.commands.session import Session
 from morphlib.errors import MorphError, Reason
+
+if TYPE_CHECKING:
+    import socket
+
+    from morphlib.settings import Settings
 
 
 def run(session: Session, arguments: Sequence[str]) -> None:
@@ -55,6 +61,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     journal = Journal(settings.cachedir / "distbuild" / "journal")
     controller = Controller(means, journal, secrets.token_hex(4))
 
+    status = open_status(settings)
     helpers = listen(settings.controller_helper_address, settings.controller_helper_port)
     write_port_file(settings.controller_helper_port_file, helpers)
     initiators = listen(settings.controller_initiator_address, settings.controller_initiator_port)
@@ -65,9 +72,36 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     write_port_file(settings.controller_initiator_port_file, initiators)
     accept_at(helpers, party, {Role.HELPER: controller.helpers.speaker})
     accept_at(initiators, party, {Role.INITIATOR: controller.initiator_speaker})
+    if status is not None:
+        from distbuild.status.web import serve_status
+
+        listening, token = status
+        session.status(f"Showing the status page at port {listening.getsockname()[1]}")
+        write_port_file(settings.controller_status_port_file, listening)
+        serve_status(listening, controller.watched, token)
     controller.restore()
     for address in addresses:
         controller.add_worker(RemoteWorker(controller, address, party))
     run_reactor()
     journal.close()
     records.close()
+
+
+def open_status(settings: Settings) -> tuple[socket.socket, bytes] | None:
+    """Where the status page is shown, and the token for it, if it is. Raises MorphError."""
+    from distbuild.addresses import listen
+    from distbuild.handshake import is_loopback, read_secret
+
+    if not settings.controller_status_address:
+        return None
+    token = read_secret(settings.controller_status_token_file)
+    listening = listen(settings.controller_status_address, settings.controller_status_port)
+    if not token and not is_loopback(listening.getsockname()[0]):
+        listening.close()
+        raise MorphError(
+            "other machines could read the status page, and what builds print, at"
+            f" {settings.controller_status_address}",
+            reason=Reason.CONFIG,
+            hint="Set controller-status-token-file, or controller-status-address to localhost.",
+        )
+    return listening, token

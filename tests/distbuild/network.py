@@ -114,12 +114,17 @@ class Network:
             "controller-initiator-port": str(self.ports.get("controller", 0)),
             "controller-initiator-port-file": str(self.port_file("controller")),
         }
+        if "controller-status-address" in self.settings:
+            options["controller-status-port"] = str(self.ports.get("status", 0))
+            options["controller-status-port-file"] = str(self.port_file("status"))
         command = self.morph(self.home / "controller", 0, "unused", "controller")
         options |= {name.replace("_", "-"): value for name, value in settings.items()}
         command += [f"--{key}={value}" for key, value in options.items()]
         self.start("controller", [*command, "controller-daemon"])
         self.ports["helpers"] = self.read_port("helpers")
         self.ports["controller"] = self.read_port("controller")
+        if "controller-status-address" in self.settings:
+            self.ports["status"] = self.read_port("status")
         self.start_helper("controller")
 
     def start_helper(self, of: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +54,14 @@ def test_a_network_in_one_command(world: World) -> None:
             initiator_step_output_dir=str(world.root / "logs"),
         )
         assert ran.status == 0, ran.out + ran.err
+        page = f"http://127.0.0.1:{(world.root / 'net' / 'status-port').read_text().strip()}/"
+        with urllib.request.urlopen(page, timeout=30) as answer:
+            assert b"systems/demo.morph" in answer.read()
     assert child.returncode == 0
     assert child.stdout is not None
-    assert f"--controller-initiator-port={port} distbuild SYSTEM" in child.stdout.read()
+    told = child.stdout.read()
+    assert f"--controller-initiator-port={port} distbuild SYSTEM" in told
+    assert f"and look at {page}" in told
     assert not any(Path(f"/proc/{pid}").exists() for pid in programs)
     assert (world.root / "net" / "morph-controller.log").read_text()
 

@@ -322,6 +322,12 @@ class Settings:
         group=Group.DISTBUILD,
         metavar="FILE",
     )
+    controller_status_certificate: Path | None = path_field(
+        None,
+        "PEM file of a certificate and its key: the status page is read by HTTPS",
+        group=Group.DISTBUILD,
+        metavar="FILE",
+    )
     worker_daemon_address: str = text_field(
         "", "where the worker takes its controller", group=Group.DISTBUILD, metavar="ADDRESS"
     )

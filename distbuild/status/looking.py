@@ -5,6 +5,7 @@ Each view has a stamp, by which a page says which one it shows when it asks for 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,17 +23,20 @@ from distbuild.status.targets import Target
 _KEPT = 64
 #: Seconds for which a view of what did not change is good: estimates change by themselves.
 FRESH_SECONDS = 5.0
+#: How old a view may be for who is patient: in seconds, and as a multiple of what it took.
+_LEAST_SECONDS, _SHARE = 0.5, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A view of a target, how it was when it was made, and when that was."""
+    """A view of a target, how that was when it was made, and when. It took `cost` seconds."""
 
     stamp: int
     target: Target
     view: Any
     pulse: Any
     at: float
+    cost: float
 
 
 class Looker:
@@ -59,15 +63,17 @@ class Looker:
         look = self._looks.get(stamp)
         return look if look is not None and look.target == target else None
 
-    def look(self, target: Target, least: float = 0.0) -> Any:
-        """A `Look` at a target: one that is `least` seconds old is good enough, whatever changed.
+    def look(self, target: Target, *, is_patient: bool = False) -> Any:
+        """A `Look` at a target. Gives a Deferred: of None if there is nothing to look at.
 
-        Gives a Deferred: of None if there is nothing to look at.
+        Who is patient gets an older one, whatever changed: so that however much there is to look
+        at, and to change, most of the time is left for the builds.
         """
         known = self._latest.get(target)
         pulse = target.pulse(self.watched)
         if known is not None:
             age = reactor.seconds() - known.at
+            least = max(_LEAST_SECONDS, _SHARE * known.cost) if is_patient else 0.0
             if age < least or (known.pulse == pulse and age < FRESH_SECONDS):
                 return succeed(known)
         answer: Deferred[Any] = Deferred()
@@ -79,8 +85,8 @@ class Looker:
         if facts is None:
             return succeed(None)
         self._asking[target] = [answer]
-        making = self.in_thread(target.view, facts)
-        making.addCallback(lambda view: self._keep(target, view, pulse))
+        making = self.in_thread(_timed, target.view, facts)
+        making.addCallback(lambda made: self._keep(target, pulse, *made))
         making.addBoth(self._tell, target)
         return answer
 
@@ -89,12 +95,17 @@ class Looker:
         for answer in self._asking.pop(target):
             answer.callback(result)
 
-    def _keep(self, target: Target, view: Any, pulse: Any) -> Look:
+    def _keep(self, target: Target, pulse: Any, view: Any, cost: float) -> Look:
         self._made += 1
-        look = Look(self._made, target, view, pulse, reactor.seconds())
+        look = Look(self._made, target, view, pulse, reactor.seconds(), cost)
         self._looks[look.stamp] = self._latest[target] = look
         while len(self._looks) > _KEPT:
             _, gone = self._looks.popitem(last=False)
             if self._latest.get(gone.target) is gone:
                 del self._latest[gone.target]
         return look
+
+
+def _timed(view: Callable[[Any], Any], facts: Any) -> tuple[Any, float]:
+    before = time.perf_counter()
+    return view(facts), time.perf_counter() - before

@@ -106,16 +106,23 @@ def build_update(before: BuildView, after: BuildView, now: float) -> Update:
     """Rows, bars and lanes that changed or are new. None ever go."""
     parts, update = _Parts(now), Update()
     update.over = after.build.ended is not None
-    if (before.build, before.reason, before.critical, before.remaining) != (
+    if (before.build, before.reason, before.remaining) != (
         after.build,
         after.reason,
-        after.critical,
         after.remaining,
     ):
-        update.html += [parts.figures(after), parts.critical(after)]
+        update.html.append(parts.figures(after))
+    is_same_path = before.critical.keys == after.critical.keys
+    if not is_same_path:
+        update.html.append(parts.critical(after))
+    elif before.critical != after.critical:
+        update.html.append(parts.path_length(after))
     old = {step.key: step for step in before.steps}
-    changed = [step for step in after.steps if old.get(step.key) != step]
-    update.html += [parts.step_row(after.build.id, step) for step in changed]
+    for step in after.steps:
+        if old.get(step.key) != step:
+            update.html.append(parts.step_row(after.build.id, step))
+            if step.is_critical and is_same_path:
+                update.html.append(parts.path_step(after.build.id, step))
     lanes, line = after.timeline.lanes, after.timeline
     for number, name in enumerate(lanes):
         if before.timeline.lanes[number : number + 1] != (name,):

@@ -120,7 +120,7 @@ class Streams:
             _log.critical("internal error\n%s", failure.getTraceback())
             listener.abort()
 
-        looked = self._looker.look(listener.target, _INTERVAL / 2)
+        looked = self._looker.look(listener.target, is_patient=True)
         looked.addCallback(lambda look: self._looked(listener, look))
         looked.addCallbacks(told, failed)
 

@@ -21,6 +21,7 @@ from distbuild.status import pages
 from distbuild.status.admission import refusal
 from distbuild.status.looking import Look, Looker
 from distbuild.status.overview import Watched
+from distbuild.status.secure import Certificate
 from distbuild.status.streams import Streams
 from distbuild.status.targets import BuildTarget, OverviewTarget, StepTarget, Target
 
@@ -251,13 +252,18 @@ class _Limited(WrappingFactory[Any]):
         return None if len(self.protocols) >= _MOST_CONNECTIONS else super().buildProtocol(addr)
 
 
-def serve_status(listening: socket.socket, watched: Watched, token: bytes) -> None:
+def serve_status(
+    listening: socket.socket, watched: Watched, token: bytes, certificate: Certificate | None
+) -> None:
     """Show the pages at a socket that listens."""
     make_site: Any = Site
     site = make_site(StatusPages(watched, token), requestFactory=_Request, timeout=_IDLE_SECONDS)
     site.displayTracebacks = False
     limited: Any = _Limited
     site.noisy = False
+    factory = limited(site)
+    if certificate is not None:
+        factory = certificate.secure(factory)
     listening.setblocking(False)
-    reactor.adoptStreamPort(listening.fileno(), listening.family, limited(site))
+    reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
     listening.close()  # the reactor has a copy

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from morphlib.commands.session import Session
@@ -19,6 +20,8 @@ from morphlib.errors import MorphError, Reason
 if TYPE_CHECKING:
     import socket
 
+    from distbuild.controller import Controller
+    from distbuild.status.secure import Certificate
     from morphlib.settings import Settings
 
 
@@ -73,12 +76,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     accept_at(helpers, party, {Role.HELPER: controller.helpers.speaker})
     accept_at(initiators, party, {Role.INITIATOR: controller.initiator_speaker})
     if status is not None:
-        from distbuild.status.web import serve_status
-
-        listening, token = status
-        session.status(f"Showing the status page at port {listening.getsockname()[1]}")
-        write_port_file(settings.controller_status_port_file, listening)
-        serve_status(listening, controller.watched, token)
+        status.serve(session, controller)
     controller.restore()
     for address in addresses:
         controller.add_worker(RemoteWorker(controller, address, party))
@@ -87,14 +85,34 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     records.close()
 
 
-def open_status(settings: Settings) -> tuple[socket.socket, bytes] | None:
-    """Where the status page is shown, and the token for it, if it is. Raises MorphError."""
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """Where the status page is shown, by whose certificate, and to whom."""
+
+    listening: socket.socket
+    token: bytes
+    certificate: Certificate | None
+
+    def serve(self, session: Session, controller: Controller) -> None:
+        from distbuild.addresses import write_port_file
+        from distbuild.status.web import serve_status
+
+        session.status(f"Showing the status page at port {self.listening.getsockname()[1]}")
+        write_port_file(session.settings.controller_status_port_file, self.listening)
+        serve_status(self.listening, controller.watched, self.token, self.certificate)
+
+
+def open_status(settings: Settings) -> StatusPage | None:
+    """The status page, if there is to be one. Raises MorphError."""
     from distbuild.addresses import listen
     from distbuild.handshake import is_loopback, read_secret
+    from distbuild.status.secure import Certificate
 
     if not settings.controller_status_address:
         return None
     token = read_secret(settings.controller_status_token_file)
+    path = settings.controller_status_certificate
+    certificate = None if path is None else Certificate(path)
     listening = listen(settings.controller_status_address, settings.controller_status_port)
     if not token and not is_loopback(listening.getsockname()[0]):
         listening.close()
@@ -104,4 +122,4 @@ def open_status(settings: Settings) -> tuple[socket.socket, bytes] | None:
             reason=Reason.CONFIG,
             hint="Set controller-status-token-file, or controller-status-address to localhost.",
         )
-    return listening, token
+    return StatusPage(listening, token, certificate)

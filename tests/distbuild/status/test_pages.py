@@ -6,6 +6,7 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pytest
 from morphlib.process import wait_until
 from tests.cacheserver.browser import Browser, browsing
 from tests.commands.world import SYSTEM
+from tests.distbuild.authorities import Authority
 from tests.distbuild.conftest import make_world
 from tests.distbuild.network import PATIENCE, Meanwhile, Network
 from tests.sources.repositories import git_environment
@@ -361,36 +363,107 @@ def test_other_machines_are_not_shown_anything_without_a_token(network: Network)
     assert "controller-status-token-file" in ran.err
 
 
-def test_with_a_token_who_knows_it_is_let_in(
-    network: Network, browser: Browser, tmp_path: Path
-) -> None:
-    token = tmp_path / "token"
-    token.write_text("f00f00f00f00f00f00\n")
-    token.chmod(0o600)
-    network.processes["controller"].kill()
-    network.processes["controller-helper"].child.wait(30)
-    network.start_controller(
-        controller_status_address="0.0.0.0", controller_status_token_file=str(token)
-    )
+@contextmanager
+def restarted(network: Network, **settings: str) -> Iterator[None]:
+    """The controller with other settings, and then again as it was."""
+
+    def restart(**settings: str) -> None:
+        network.processes["controller"].kill()
+        network.processes["controller-helper"].child.wait(30)
+        network.start_controller(**settings)
+
+    restart(**settings)
     try:
+        yield
+    finally:
+        restart()
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("f00f00f00f00f00f00\n")
+    path.chmod(0o600)
+    return path
+
+
+ALLOWED = "Bearer f00f00f00f00f00f00"
+
+
+def test_with_a_token_who_knows_it_is_let_in(
+    network: Network, browser: Browser, token: Path
+) -> None:
+    with restarted(
+        network, controller_status_address="0.0.0.0", controller_status_token_file=str(token)
+    ):
         for path in ("/", "/events", "/api/status", "/style.css", "/nothing"):
             answer = ask(network, path)
             assert answer.status == 401
             assert answer.headers["www-authenticate"].startswith("Basic ")
             assert b"systems/" not in answer.body
         assert ask(network, "/", Authorization="Bearer f00f00f00f00f00f0x").status == 401
-        allowed = "Bearer f00f00f00f00f00f00"
-        assert ask(network, "/api/status", Authorization=allowed).status == 200
+        assert ask(network, "/api/status", Authorization=ALLOWED).status == 200
         # From another address of this machine, by another name.
-        assert ask(network, "/", Authorization=allowed, Host="big.example").status == 200
+        assert ask(network, "/", Authorization=ALLOWED, Host="big.example").status == 200
         url = network.url("status").replace("http://", "http://me:f00f00f00f00f00f00@")
         browser.open(url)
         browser.wait_for("document.querySelector('#live').innerText == 'live'")
         log = network.log("controller")
         assert "status page: turned away 127.0.0.1: it sent no token (1 so far)" in log
         assert "f00f00" not in log
-    finally:
         browser.open("about:blank#over")
-        network.processes["controller"].kill()
-        network.processes["controller-helper"].child.wait(30)
-        network.start_controller()
+
+
+def test_a_page_can_be_read_by_https(network: Network, token: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    with restarted(
+        network,
+        controller_status_address="0.0.0.0",
+        controller_status_token_file=str(token),
+        controller_status_certificate=str(authority.sign("controller", "127.0.0.1")),
+    ):
+        with pytest.raises((http.client.HTTPException, OSError)):
+            ask(network, "/", Authorization=ALLOWED)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1",
+            network.ports["status"],
+            timeout=30,
+            context=ssl.create_default_context(cafile=authority.file),
+        )
+        for headers, status in (({}, 401), ({"Authorization": ALLOWED}, 200)):
+            connection.request("GET", "/", headers=headers)
+            answer = connection.getresponse()
+            page = answer.read()
+            assert answer.status == status
+        stamp = page.partition(b'data-stamp="')[2].partition(b'"')[0].decode()
+        connection.request("GET", f"/events?since={stamp}", headers={"Authorization": ALLOWED})
+        assert connection.getresponse().readline() == b"retry: 2000\n"
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [
+        ("", 0o600, "it holds no certificate with its key"),
+        (None, 0o644, "others may read the key"),
+    ],
+)
+def test_certificates_of_no_use(
+    network: Network, tmp_path: Path, content: str | None, mode: int, message: str
+) -> None:
+    path = Authority(tmp_path).sign("controller", "127.0.0.1")
+    if content is not None:
+        path.write_text(content)
+    path.chmod(mode)
+    ran = network.run(
+        "controller-daemon",
+        worker="127.0.0.1:1",
+        artifact_cache_server=network.url("shared-read"),
+        writeable_cache_server=network.url("shared-write"),
+        controller_status_address="localhost",
+        controller_status_port="0",
+        controller_status_certificate=str(path),
+    )
+    assert ran.status == 1
+    assert message in ran.err
+    assert "Traceback" not in ran.err

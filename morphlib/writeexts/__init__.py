@@ -145,6 +145,11 @@ _HOMES = {
     "ssh": "check_ssh_connectivity remote_succeeds rsync_to run_remote spawn_remote",
     "tree": "Tree",
 }
+#: Where the functions are that are methods too, as in the library of older Morphs.
+_HOMES_OF_METHODS = ("boot", "btrfs_layout", "devices", "diskimage", "environment", "fstab", "ssh")
+METHODS = tuple(
+    name for home in _HOMES_OF_METHODS for name in _HOMES[home].split() if name.islower()
+)
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts import extension
@@ -27,7 +27,7 @@ class ExtensionError(MorphError):
 
 
 class Extension(extension.Extension):
-    """An extension of any kind that has all functions of `morphlib.writeexts` as methods."""
+    """An extension of any kind that has the functions of the older library as methods."""
 
     def run(self, args: Sequence[str] | None = None) -> None:
         """Do what the command line says; `--help` and `--help-file` print what is declared."""
@@ -39,12 +39,25 @@ class Extension(extension.Extension):
             case given:
                 super().run(given)
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        found = None if name.startswith("_") else getattr(importlib.import_module(_PARENT), name)
-        if not callable(found):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        function: Callable[..., Any] = found
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+
+
+class _Function:
+    """A function of this package as a method that wants no `self`, loaded when it is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(importlib.import_module(_PARENT), self._name)
         return function
+
+
+# In the class, so that subclasses can replace them and call what they replaced.
+for _name in importlib.import_module(_PARENT).METHODS:
+    setattr(Extension, _name, _Function(_name))
 
 
 class WriteExtension(extension.WriteExtension, Extension):

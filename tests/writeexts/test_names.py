@@ -158,3 +158,33 @@ def test_data() -> None:
     assert "DATA" in util.get_data("recv-hole")
     with pytest.raises(FileNotFoundError):
         util.get_data("nothing")
+
+
+def test_what_a_subclass_replaces_can_be_called(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As extensions do that know better in one case and leave all others to the library."""
+
+    class Careful(writeexts.WriteExtension):
+        def get_disk_size(self) -> int:
+            size = super().get_disk_size()  # type: ignore[misc]  # type checkers don't see it
+            return max(int(size), 1 << 30)
+
+        def status(self, msg: str, **fields: object) -> None:
+            super().status(msg=f"careful: {msg}", **fields)
+
+        def process_args(self, args: list[str]) -> None:
+            self.status(msg="%(size)s", size=self.get_disk_size())
+
+    monkeypatch.setenv("DISK_SIZE", "2G")
+    Careful().run([])
+    monkeypatch.setenv("DISK_SIZE", "1M")
+    Careful().run([])
+    assert capfd.readouterr().out == f"careful: {2 << 30}\ncareful: {1 << 30}\n"
+
+
+@pytest.mark.parametrize("name", [name for name in OLD if name.islower() and name != "status"])
+def test_each_function_is_a_method(name: str) -> None:
+    assert name in dir(writeexts.WriteExtension)
+    replaced = super(writeexts.WriteExtension, writeexts.WriteExtension())
+    assert getattr(replaced, name) is getattr(writeexts, name)

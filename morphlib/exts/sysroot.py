@@ -14,6 +14,7 @@ from morphlib.writeexts.aside import check_way, new_directory
 from morphlib.writeexts.base import Base, UnknownChangeError, read_base, read_changes
 from morphlib.writeexts.basetar import write_changes_tar
 from morphlib.writeexts.extension import WriteExtension
+from morphlib.writeexts.merging import merged_directory
 from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
@@ -33,8 +34,11 @@ _COPY = ("cp", "-a", "--reflink=auto", "--no-target-directory", "--remove-destin
 class WriteSysroot(WriteExtension):
     description = """
         Copy the system into a directory, with owners, modes, times, links and extended
-        attributes. A directory that is not there yet, or is empty, appears when all is copied; one
-        that has something in it is merged with the system, whose files win.
+        attributes. A directory that is not there yet, or is empty, appears when all is copied. One
+        that has something in it is merged with the system, whose files win: all is copied to a
+        hidden directory inside of it, for which there must be room, and then file after file takes
+        its place. If that fails while it is copied nothing has changed; if it is killed later, some
+        files are old ones until it is deployed again.
         """
     location_help = """
         Path of the directory, relative to the definitions if not starting with /; directories on
@@ -59,11 +63,9 @@ class WriteSysroot(WriteExtension):
     def write(self, tree: Tree, location: str, given: Parameters) -> None:
         target = Path(location)
         self.check(location, given)
-        if _is_filled(target):
-            run([*_COPY, tree.root, target])
-            return
         base = read_base(self.environment)
-        with new_directory(target, parents=True) as part:
+        merged = _is_filled(target)
+        with merged_directory(target) if merged else new_directory(target, parents=True) as part:
             if base is None or not _copy_base(base, part):
                 run([*_COPY, tree.root, part])
 

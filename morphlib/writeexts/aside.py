@@ -115,6 +115,17 @@ def new_directory(target: Path, *, parents: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def held_directory(place: Path) -> Iterator[Path]:
+    """Gives a new empty directory (mode 0700) beside `place`, which is removed in the end.
+
+    What others left of such ones is removed first. Raises MorphError if it can't be made.
+    """
+    _remove_leavings(place)
+    with _held(place, directory=True) as part:
+        yield part
+
+
+@contextmanager
 def _held(place: Path, *, directory: bool) -> Iterator[Path]:
     """Something new beside `place`, locked; removed if it is still there in the end."""
     with held_back() as let_through:

@@ -31,12 +31,36 @@ class Bootloader(StrEnum):
     PXELINUX = "pxelinux"
 
 
-MODE = choice(
+#: Modes that extensions of this name have elsewhere, and what does here what they are for.
+_ELSEWHERE = {
+    "spawn-vlan": (
+        "make the interface of the VLAN (ip link add link eth0 name eth0.5 type vlan id 5), give "
+        "it an address, and use spawn-novlan with PXEBOOT_DEPLOYER_INTERFACE eth0.5"
+    ),
+    "existing-dhcp": (
+        "where the DHCP server sends machines to a TFTP server use existing-server with that one's "
+        "directory; where it sends them nowhere use spawn-novlan, on a network without it"
+    ),
+}
+
+
+def _parse_mode(value: str) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError:
+        known = f"Invalid PXEBOOT_MODE {value} (known: {', '.join(Mode)})"
+        instead = _ELSEWHERE.get(value)
+        raise ValueError(f"{known}. Instead of it, {instead}" if instead else known) from None
+
+
+MODE: Parameter[Mode] = Parameter(
     "PXEBOOT_MODE",
     """existing-server: DHCP, TFTP and NFS servers are there, and files are put where they look.
     spawn-novlan: DHCP and TFTP servers run on this machine until the other is installed, and serve
     it alone. The system is an initramfs then, and the boot loader is pxelinux. Needs root.""",
+    _parse_mode,
     Mode.EXISTING_SERVER,
+    shown=Mode.EXISTING_SERVER,
 )
 INTERFACE = text(
     "PXEBOOT_DEPLOYER_INTERFACE",

@@ -384,7 +384,9 @@ def test_an_ordinary_user_gets_owners_and_devices(
     [
         ("14:58:d0:57:7f", "", "", "14:58:d0:57:7f is no MAC address"),
         ("11325652330", "", "", "put it in quotes"),
-        (MAC, "PXEBOOT_MODE", "spawn-vlan", "Invalid PXEBOOT_MODE spawn-vlan"),
+        (MAC, "PXEBOOT_MODE", "vlan", "Invalid PXEBOOT_MODE vlan (known: existing-server, spawn"),
+        (MAC, "PXEBOOT_MODE", "spawn-vlan", "use spawn-novlan with PXEBOOT_DEPLOYER_INTERFACE"),
+        (MAC, "PXEBOOT_MODE", "existing-dhcp", "use existing-server with that one's directory"),
         (MAC, "PXEBOOT_MODE", "spawn-novlan", "PXEBOOT_DEPLOYER_INTERFACE was not given"),
         (MAC, "PXEBOOT_CONFIG_TFTP_ADDRESS", "", "PXEBOOT_CONFIG_TFTP_ADDRESS was not given"),
         (MAC, "PXEBOOT_CONFIG_TFTP_ADDRESS", "http://a/b", "has to be sftp://HOST/DIRECTORY"),

@@ -23,6 +23,7 @@ from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.model import Directory, Entry, File, Node, Snapshot, Subvolume, Symlink
 from morphlib.writeexts.boot import KERNELS
 from morphlib.writeexts.devices import Device
+from morphlib.writeexts.etcchanges import Item, read_etc_of_tree
 from morphlib.writeexts.fstab import CompletedFstab, complete_fstab
 from morphlib.writeexts.imageparameters import DTB_PATH, INITRAMFS_PATH
 from morphlib.writeexts.parameters import Parameters
@@ -158,6 +159,21 @@ class System:
         if self.tree.exists(name):
             raise MorphError(f"/{name} of the system is no directory", reason=Reason.DEPLOY)
         return None
+
+    def etc(self) -> tuple[str, dict[str, Item]]:
+        """Where /etc is in a version, and what is there when the version is made."""
+        top = self.tree.resolve("etc")
+        found = read_etc_of_tree(top)
+        for name, each in self.devices.items():
+            if self.tree.resolve(name).is_relative_to(top):
+                path = str(self.tree.resolve(name).relative_to(top))
+                found[path] = Item(each.mode, each.uid, each.gid, left=True)
+        fstab = self._fstab_entry("")
+        place = self.tree.resolve(_FSTAB)
+        if place.is_relative_to(top):
+            mode = stat.S_IFREG | fstab.mode
+            found[str(place.relative_to(top))] = Item(mode, fstab.uid, fstab.gid, fstab.content)
+        return self._relative(top), found
 
     def _fstab_entry(self, orig: str) -> File:
         place = self.tree.resolve(_FSTAB)

@@ -6,6 +6,7 @@ was killed, finds the old state or the new one, and either boots.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from morphlib.images.partitions import partition_starts
 from morphlib.writeexts.bootloaders import config_is_wanted
 from morphlib.writeexts.devices import Device
 from morphlib.writeexts.disks import Disk
+from morphlib.writeexts.etcchanges import TakenOver, read_etc_of_image, take_over
 from morphlib.writeexts.imagelayout import (
     DEFAULT,
     EXTLINUX_CONF,
@@ -28,7 +30,7 @@ from morphlib.writeexts.imagelayout import (
 )
 from morphlib.writeexts.imageparameters import ROOT_DEVICE
 from morphlib.writeexts.machine import architecture_of
-from morphlib.writeexts.output import status
+from morphlib.writeexts.output import complain, status
 from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.systemimage import TIME
 from morphlib.writeexts.tree import Tree
@@ -124,6 +126,7 @@ def add_version(
         system = System.on(tree, image.fsid, devices, given[ROOT_DEVICE] or "/dev/sda")
         state = tuple(name for name in system.fstab.state if not image.exists(f"state/{name}"))
         has_state = image.exists("state")
+        taken = _changes_of_machine(image, installed.current, system, label)
     boot = BootFiles()
     if installed.loaded or config_is_wanted(given, architecture_of(tree, given.environment)):
         boot = read_boot_files(tree, given)
@@ -131,10 +134,31 @@ def add_version(
     changes: list[Change] = [] if has_state or not state else [Directory("state")]
     like = f"systems/{installed.current}/orig"
     changes += system.version(label, boot, emptied=state, like=like)
+    changes += taken.changes
     changes += system.state(state)
     changes.append(Symlink(DEFAULT, label))
     status(msg="Adding version %(label)s beside %(old)s", label=label, old=installed.current)
+    for change in taken.changes:
+        logging.debug("taken over: %s", change.path)
+    if taken.changes:
+        status(msg="Taking over %(n)d changes that were made in /etc", n=len(taken.changes))
+    for path in taken.kept:
+        complain(
+            f"WARNING: /etc/{path} was changed in version {installed.current}, and is another in "
+            f"{label}, which keeps its own"
+        )
     upgrade_image(disk.path, changes, time=TIME, offset=installed.offset)
+
+
+def _changes_of_machine(image: Image, current: str, system: System, label: str) -> TakenOver:
+    """What the machine has changed in /etc since it was deployed, for its new version."""
+    if not image.exists(f"systems/{current}/run"):
+        return TakenOver()
+    old, machine = (read_etc_of_image(image, f"systems/{current}/{n}") for n in ("orig", "run"))
+    if old == machine:
+        return TakenOver()
+    place, new = system.etc()
+    return take_over(old, machine, new, f"systems/{label}/run/{place}")
 
 
 def switch_version(disk: Disk, label: str) -> None:

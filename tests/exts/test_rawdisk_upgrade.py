@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from morphlib.images.btrfs.model import Change, Directory, File, Removal, Symlink
 from morphlib.images.btrfs.reader import Image
+from morphlib.images.btrfs.upgrade import upgrade_image
 from morphlib.images.gpt import read_table
 from morphlib.writeexts.disks import open_disk
 from tests.exts.disks import BOOT, used_disk
-from tests.exts.programs import NOBODY, fail, succeed
+from tests.exts.programs import NOBODY, fail, run_extension, succeed
 from tests.mounting import needs_root
 
 
@@ -61,6 +64,49 @@ def test_going_back(systems: dict[str, Path], image: Path) -> None:
         assert disk.readlink("systems/default") == "factory"
         assert disk.exists("systems/v2/run/etc/version")
     assert "VERSION_LABEL v2 already exists" in fail("rawdisk.check", image, env=upgrade("v2"))
+
+
+def test_what_the_machine_changed_in_etc_is_taken_over(
+    systems: dict[str, Path], image: Path, tmp_path: Path
+) -> None:
+    run = "systems/factory/run/etc"
+    changes: list[Change] = [
+        File(f"{run}/machine-id", b"0123\n", 0o444),
+        File(f"{run}/fstab", b"# by hand\n", 0o600, 0, 7),
+        File(f"{run}/version", b"by hand\n"),
+        Directory(f"{run}/ssh", 0o700),
+        File(f"{run}/ssh/key", b"secret\n", 0o600),
+        Symlink(f"{run}/localtime", "/usr/share/zoneinfo/UTC"),
+    ]
+    upgrade_image(image, changes, time=0)
+    with Image(image) as disk:
+        before = disk.read_file("systems/factory/orig/etc/fstab")
+    done = run_extension("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["btrfs", "check", image], check=True, capture_output=True)
+    assert "Taking over 5 changes that were made in /etc" in done.stdout
+    assert "/etc/version was changed in version factory, and is another in v2" in done.stderr
+    assert done.stderr.count("WARNING") == 1
+    with Image(image) as disk:
+        etc = "systems/v2/run/etc"
+        assert disk.read_file(f"{etc}/machine-id") == b"0123\n"
+        assert disk.read_file(f"{etc}/ssh/key") == b"secret\n"
+        assert disk.readlink(f"{etc}/localtime") == "/usr/share/zoneinfo/UTC"
+        assert disk.read_file(f"{etc}/fstab") == b"# by hand\n"
+        assert (disk.stat(f"{etc}/fstab").gid, disk.stat(f"{etc}/fstab").mode & 0o777) == (7, 0o600)
+        assert disk.stat(f"{etc}/ssh").mode & 0o777 == 0o700
+        assert disk.read_file(f"{etc}/version") == b"two\n"
+        assert disk.read_file("systems/v2/orig/etc/fstab") == before
+        assert not disk.exists("systems/v2/orig/etc/ssh")
+    # What the machine removed stays away, and what was taken over is taken over again.
+    upgrade_image(image, [Removal("systems/v2/run/etc/version")], time=0)
+    again = shutil.copytree(systems["two"], tmp_path / "again", symlinks=True)
+    succeed("rawdisk.write", again, image, env=upgrade("v3"))
+    subprocess.run(["btrfs", "check", image], check=True, capture_output=True)
+    with Image(image) as disk:
+        assert disk.read_file("systems/v3/run/etc/ssh/key") == b"secret\n"
+        assert not disk.exists("systems/v3/run/etc/version")
+        assert disk.exists("systems/v3/orig/etc/version")
 
 
 @pytest.mark.parametrize(

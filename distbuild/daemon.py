@@ -59,12 +59,12 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def run() -> None:
     """Run until SIGTERM or SIGINT comes."""
-    observers: list[Any] = [_observe]
+    observers: list[Any] = [observe]
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
     reactor.run()
 
 
-def _observe(event: Any) -> None:
+def observe(event: Any) -> None:
     """What Twisted logs, of which errors matter: those that nobody caught."""
     level = event.get("log_level")
     failure = event.get("log_failure")

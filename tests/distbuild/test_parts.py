@@ -8,7 +8,9 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import Logger
 
+from distbuild.daemon import observe
 from distbuild.faults import STATUS_MACHINE, STATUS_SPACE, fault_of, status_of
 from distbuild.graphs import (
     Graph,
@@ -234,3 +236,21 @@ def test_servers_are_checked_at_the_start(tmp_path: Path) -> None:
     cache = open_shared_cache("http://x:1/path", "https://y/", tmp_path / "token")
     assert cache.token == "t"
     assert cache.url_of("a b") == "http://x:1/1.0/artifacts?filename=a%20b"
+
+
+# ---- The log of daemons --------------------------------------------------------------------------
+
+
+def test_errors_of_the_reactor_are_logged_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    reactors = Logger(observer=observe)
+    reactors.info("of {what}", what="no interest")
+    reactors.error("{number} connections are {state}", number=3, state="lost")
+    try:
+        raise ValueError("seen by nobody")
+    except ValueError:
+        reactors.failure("while {doing}", doing="testing")
+    assert [record.message.splitlines()[0] for record in caplog.records] == [
+        "3 connections are lost",
+        "internal error",
+    ]
+    assert "ValueError: seen by nobody" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -242,7 +243,8 @@ def test_servers_are_checked_at_the_start(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_reactor_are_logged_in_words(caplog: pytest.LogCaptureFixture) -> None:
-    reactors = Logger(observer=observe)
+    observer: Any = observe
+    reactors = Logger(observer=observer)
     reactors.info("of {what}", what="no interest")
     reactors.error("{number} connections are {state}", number=3, state="lost")
     try:

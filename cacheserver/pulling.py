@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -77,10 +78,13 @@ class Puller:
         origin = self._check_origin(host)
         files: dict[str, Path] = {}
         digests: dict[str, str] = {}
+        # One connection for all: many artifacts are small.
+        connection = http.client.HTTPConnection(origin.host, origin.port, timeout=self._timeout)
         try:
-            for name in names:
-                files[name], digests[name] = self._fetch(origin, name)
-            self._fetch_signatures(origin, key + SIGNATURES_SUFFIX, files, digests)
+            with closing(connection):
+                for name in names:
+                    files[name], digests[name] = self._fetch(connection, origin, name)
+                self._fetch_signatures(connection, origin, key + SIGNATURES_SUFFIX, files, digests)
             self._uploads.publish(key, files, digests)
         finally:
             remove_files(files.values())
@@ -96,13 +100,18 @@ class Puller:
         return origin
 
     def _fetch_signatures(
-        self, origin: Origin, name: str, files: dict[str, Path], digests: dict[str, str]
+        self,
+        connection: http.client.HTTPConnection,
+        origin: Origin,
+        name: str,
+        files: dict[str, Path],
+        digests: dict[str, str],
     ) -> None:
         """They come along unasked, if the other server has them: nobody else knows who built it."""
         if name in files:
             return
         try:
-            path, digest = self._fetch(origin, name)
+            path, digest = self._fetch(connection, origin, name)
         except PullError as error:
             _log.debug("%s", error)
             return
@@ -112,9 +121,11 @@ class Puller:
         else:
             files[name], digests[name] = path, digest
 
-    def _fetch(self, origin: Origin, name: str) -> tuple[Path, str]:
-        """A temporary file with the artifact, and its SHA-256."""
-        connection = http.client.HTTPConnection(origin.host, origin.port, timeout=self._timeout)
+    def _fetch(
+        self, connection: http.client.HTTPConnection, origin: Origin, name: str
+    ) -> tuple[Path, str]:
+        """A temporary file with the artifact, and its SHA-256. The connection is opened again
+        where the other server closed it."""
         try:
             connection.request("GET", f"/1.0/artifacts?filename={quote(name)}")
             response = connection.getresponse()
@@ -129,5 +140,3 @@ class Puller:
             raise PullError(502, f"can't fetch {name} from {origin}: {error}") from error
         except UploadError as error:
             raise PullError(502, f"{name} from {origin} is not taken: {error}") from error
-        finally:
-            connection.close()

@@ -64,12 +64,16 @@ class SharedCache:
 
         It compares digests with what the worker's cache server says, and takes all or nothing.
         """
-        self._pull(worker, source.key, source.files)
         if source.logs:
             try:
-                self._pull(worker, source.key, source.logs)
-            except TransferError:
-                pass  # a log is worth having, but nothing depends on it
+                self._pull(worker, source.key, (*source.files, *source.logs))
+            except TransferError as error:
+                if error.hopeless:
+                    raise
+            else:
+                return
+        # A log is worth having, but nothing depends on it.
+        self._pull(worker, source.key, source.files)
 
     def _pull(self, worker: Address, key: str, names: Sequence[str]) -> None:
         from urllib3 import PoolManager, Timeout

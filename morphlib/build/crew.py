@@ -23,16 +23,20 @@ class Crew:
         self._count = 0
         self._builders: list[Builder] = []
 
-    def take(self, context: BuildContext, count: int) -> list[Builder]:
-        """`count` builders, of those that are here or new ones. The process has a single thread."""
+    def fits(self, context: BuildContext, count: int) -> bool:
+        """Whether `take` has no need of forking new ones."""
         before = self._context
-        is_same = (
+        return (
             before is not None
             and before.graph is context.graph
             and before.store is context.store
             and before.options == context.options
+            and self._count == count == len(self._builders)
         )
-        if not is_same or self._count != count or len(self._builders) != count:
+
+    def take(self, context: BuildContext, count: int) -> list[Builder]:
+        """`count` builders, of those that are here or new ones. The process has a single thread."""
+        if not self.fits(context, count):
             self.dismiss()
             self._context, self._count = context, count
             self._builders = start_builders(context, count, work)

@@ -114,7 +114,8 @@ class LocalBuild:
         slots = max(1, min(options.builders, chunks))
         # Made here so that all builders share it; see Temporaries.
         self.context.store.temporary()
-        self.records.close()
+        if self._crew is None or not self._crew.fits(self.context, slots):
+            self.records.close()  # a fork must not take it along
         # Before anything is told: whoever shows it may start a thread, and forking is over then.
         builders = (
             start_builders(self.context, slots, work)

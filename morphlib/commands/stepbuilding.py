@@ -39,6 +39,7 @@ class StepBuilder:
         self._workshop = Workshop.of(session)
         settings = session.settings
         self._store = ArtifactStore(settings.cachedir / "artifacts", session.listener)
+        self._records = Records(settings.cachedir / "records.sqlite", session.listener)
         self._graphs: OrderedDict[tuple[str, str, str], BuildGraph] = OrderedDict()
         self._crew = Crew()
         self._claims: list[InUse] = []
@@ -72,6 +73,7 @@ class StepBuilder:
     def rest(self) -> None:
         """Nothing is to be built for a while: hold on to nothing that others may want gone."""
         self._crew.dismiss()
+        self._records.close()
         self._release.close()
         self._claims, self._claimed, self._graph = [], set(), None
 
@@ -81,7 +83,6 @@ class StepBuilder:
 
     def _build(self, step: Step) -> None:
         """Raises MorphError."""
-        settings, listener = self._session.settings, self._session.listener
         self._make_room()
         graph, source = self._find(step)
         if graph is not self._graph:
@@ -89,8 +90,7 @@ class StepBuilder:
             self._graph = graph
         self._claim(graph, source)
         context = replace(build_context(self._workshop, graph), store=self._store)
-        with Records(settings.cachedir / "records.sqlite", listener) as records:
-            run_build(context, [source.id], records, listener, self._crew)
+        run_build(context, [source.id], self._records, self._session.listener, self._crew)
 
     def _find(self, step: Step) -> tuple[BuildGraph, Source]:
         """What a step is about. A graph that was kept counts if the key is in it: its refs may

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -310,6 +311,41 @@ def test_artifacts_are_fetched_from_another_server(writable: CacheServer, home: 
     }
     assert stored(writable) == FILES
     assert all(writable.post("/1.0/artifacts", list(FILES)).json.values())
+
+
+def test_one_connection_does_for_all_that_is_fetched(writable: CacheServer) -> None:
+    connections: list[object] = []
+
+    class Other(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            connections.append(self)
+            super().setup()
+
+        def do_GET(self) -> None:
+            body = self.path.rpartition(".")[2].encode()
+            if self.path.endswith("signatures"):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Repr-Digest", format_digest(sha256(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        wanted = {"host": f"127.0.0.1:{other.server_port}", "cacheid": KEY}
+        names = [f"chunk.{letter}" for letter in "abcdef"]
+        answer = writable.post("/1.0/fetch", {**wanted, "artifacts": names})
+        other.shutdown()
+    assert answer.status == 200, answer
+    assert stored(writable)[f"{KEY}.chunk.f"] == b"f"
+    assert len(connections) == 1
 
 
 def test_a_server_may_fetch_from_itself(writable: CacheServer) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.logger import Logger
 
+from distbuild.addresses import Address
 from distbuild.daemon import observe
 from distbuild.faults import STATUS_MACHINE, STATUS_SPACE, fault_of, status_of
 from distbuild.graphs import (
@@ -23,7 +29,7 @@ from distbuild.graphs import (
 )
 from distbuild.journal import Begun, Journal, Over
 from distbuild.messages import BuildRequest
-from distbuild.sharedcache import open_shared_cache
+from distbuild.sharedcache import SharedCache, TransferError, open_shared_cache
 from distbuild.steplogs import StepLogs, log_name
 from distbuild.workermessages import Fault
 from morphlib.definitions.models import Kind
@@ -225,6 +231,44 @@ def test_of_several_failures_lack_of_space_counts() -> None:
 @pytest.mark.parametrize("status", [-9, 127, 255, 2, STATUS_MACHINE])
 def test_what_was_killed_or_never_began_says_nothing_against_the_step(status: int) -> None:
     assert fault_of(status) is Fault.MACHINE
+
+
+@contextmanager
+def shared_cache(*missing: str) -> Iterator[tuple[SharedCache, list[list[str]]]]:
+    """One that can fetch all but artifacts with some suffixes, and what it was asked for."""
+    asked: list[list[str]] = []
+
+    class Writes(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            names = json.loads(body)["artifacts"]
+            asked.append(names)
+            self.send_response(502 if set(names) & set(missing) else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Writes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        yield SharedCache(url, url), asked
+        server.shutdown()
+
+
+def test_a_result_and_its_log_come_over_together_or_the_result_alone() -> None:
+    result = msgspec.structs.replace(GRAPH.sources[0], logs=(f"{KEYS['a']}.build-log",))
+    worker = Address("127.0.0.1", 1)
+    with shared_cache() as (cache, asked):
+        cache.pull(worker, result)
+        assert asked == [["chunk.a", "build-log"]]
+        cache.pull(worker, GRAPH.sources[1])
+        assert asked[1:] == [["chunk.b"]]
+    with shared_cache("build-log") as (cache, asked):
+        cache.pull(worker, result)
+        assert asked == [["chunk.a", "build-log"], ["chunk.a"]]
+    with shared_cache("chunk.a") as (cache, _), pytest.raises(TransferError, match="answers 502"):
+        cache.pull(worker, result)
 
 
 def test_servers_are_checked_at_the_start(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ import yaml
 
 from bench.graph import synthetic_graph
 from bench.measure import Timing, adopt_orphans, time_program
+from bench.owndisk import OwnDisk
 from bench.projects import Layout, write_projects
 from bench.tools import Morph
 
@@ -62,7 +63,11 @@ class _Way:
 
 @dataclass(slots=True)
 class DeployBench:
-    """`size` is that of disk images, in MiB."""
+    """`size` is that of disk images, in MiB.
+
+    `disk` is what `work` is on, where that is its own: then what is written is what gets to the
+    disk, metadata and journal included.
+    """
 
     work: Path
     chunks: int
@@ -71,6 +76,7 @@ class DeployBench:
     size: int
     morph: Morph
     say: Callable[[str], None]
+    disk: OwnDisk | None = None
     layout: Layout = field(init=False)
 
     def run(self) -> Deployed:
@@ -173,7 +179,11 @@ class DeployBench:
     def _time(self, command: Sequence[str], cwd: Path) -> Timing:
         os.sync()  # or writing what was made before is on the account of what comes now
         environment = {**self.morph.environment(), "PATH": _PATH}
-        return time_program(command, cwd=cwd, environment=environment, log=self.work / "log")
+        before = self.disk.written() if self.disk is not None else 0
+        timing = time_program(command, cwd=cwd, environment=environment, log=self.work / "log")
+        if self.disk is None:
+            return timing
+        return replace(timing, written=self.disk.written() - before)
 
 
 def _remove(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import pytest
 
 from bench.deploying import GOAL, Deployed, Figure, format_deployed
 from bench.measure import time_program
+from bench.owndisk import own_disk
 from tests.commandline import MORPH
+from tests.mounting import needs_root
 
 BENCH = MORPH.parent / "bench" / "deploy.py"
 
 
-def test_everything_is_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], pytest.param(["--own-disk=2"], marks=needs_root)])
+def test_everything_is_measured(tmp_path: Path, more: list[str]) -> None:
     command = [sys.executable, str(BENCH), "--chunks=2", "--files=20", "--rounds=2", "--size=256"]
+    command += more
     work, out = tmp_path / "work", tmp_path / "out.json"
     try:
         done = subprocess.run(
@@ -46,8 +51,25 @@ def test_everything_is_measured(tmp_path: Path) -> None:
             assert figure["others_written"] > found["size"] / 2
         assert "mkfs.btrfs" in done.stdout
         assert not [path for path in work.iterdir() if path.name.startswith(("morph-", "other-"))]
+        assert not (
+            work.is_mount() or [path for path in tmp_path.iterdir() if path.suffix == ".disk"]
+        )
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@needs_root
+def test_what_a_file_system_writes_for_itself_counts(tmp_path: Path) -> None:
+    with own_disk(tmp_path, 256 << 20) as disk:
+        before = disk.written()
+        (tmp_path / "file").write_bytes(os.urandom(5_000_000))
+        whole = disk.written() - before
+        for number in range(1000):
+            (tmp_path / str(number)).touch()
+        empty = disk.written() - before - whole
+    assert 5_000_000 < whole < 6_000_000
+    assert 100_000 < empty < 5_000_000
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_goal_is_missed_or_met() -> None:
@@ -60,7 +82,7 @@ def test_a_goal_is_missed_or_met() -> None:
     assert [line.split()[5] for line in text.splitlines()[3:]] == ["met", "no"]
 
 
-@pytest.mark.parametrize("option", ["--chunks=0", "--rounds=-1"])
+@pytest.mark.parametrize("option", ["--chunks=0", "--rounds=-1", "--own-disk=0"])
 def test_numbers_that_make_no_sense(option: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, BENCH, option, f"--work={tmp_path}"],

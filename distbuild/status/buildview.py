@@ -14,11 +14,12 @@ from distbuild.messages import BuildFailed
 from distbuild.status.history import Attempt, AttemptState, Planned, StepName
 from distbuild.status.overview import BuildLine, BuildState, Watched, view_line
 from distbuild.status.paths import critical_path, seconds_left
+from morphlib.build.schedule import Task
 from morphlib.build.tasks import UNKNOWN_COST
 from morphlib.definitions.models import Kind
 
-#: What a step is that nobody began.
-WAITING = "waiting"
+#: What a step is that nobody began, and that nobody will begin for this build.
+WAITING, UNBUILT = "waiting", "unbuilt"
 _NO_STEP = StepName("?", "?")
 
 
@@ -37,7 +38,10 @@ class BuildFacts(msgspec.Struct, frozen=True):
 
 
 class StepLine(msgspec.Struct, frozen=True):
-    """`state` is that of its last attempt, or "waiting". Times are seconds since the epoch."""
+    """`state` is that of its last attempt; without one "waiting", or "unbuilt" if the build is over.
+
+    Times are seconds since the epoch.
+    """
 
     key: str
     name: str
@@ -164,8 +168,10 @@ def view_build(facts: BuildFacts) -> BuildView:
     for task in planned.tasks:
         named = planned.names.get(task.id, _NO_STEP)
         found = attempts.get(task.id, ())
-        is_critical = task.id in on_path
-        steps.append(_view_step(task.id, named, found, task.cost, task.id in done, is_critical))
+        without = WAITING if facts.line.ended is None else UNBUILT
+        if task.id in done:
+            without = AttemptState.BUILT.value
+        steps.append(_view_step(task, named, found, without, is_critical=task.id in on_path))
     return BuildView(
         version=facts.version,
         build=facts.line,
@@ -192,24 +198,20 @@ def _duration(attempts: tuple[Attempt, ...], cost: float, is_done: bool, now: fl
 
 
 def _view_step(
-    key: str,
-    named: StepName,
-    attempts: tuple[Attempt, ...],
-    cost: float,
-    is_done: bool,
-    is_critical: bool,
+    task: Task, named: StepName, attempts: tuple[Attempt, ...], without: str, *, is_critical: bool
 ) -> StepLine:
+    """`without`: its state if there is no attempt at it."""
     last = attempts[-1] if attempts else None
     return StepLine(
-        key=key,
+        key=task.id,
         name=named.name,
         kind=named.kind,
-        state=last.state.value if last else (AttemptState.BUILT.value if is_done else WAITING),
+        state=last.state.value if last else without,
         worker=last.worker if last else "",
         began=last.began if last else None,
         ended=last.ended if last else None,
         attempts=len(attempts),
-        expected=cost,
+        expected=task.cost,
         is_critical=is_critical,
         reason=last.reason if last else "",
     )

@@ -106,8 +106,8 @@ def release(network: Network, build: str, name: str) -> None:
     log = f"/builds/{build}/steps/{steps_of(network, build)['app']['key']}/log"
     waiting = f"waits for {name}\n".encode()
     assert wait_until(lambda: waiting in ask(network, log).body, PATIENCE), network.logs()
-    (directory,) = network.world.temp.glob("staging/app-*/app.build")
-    (directory / name).touch()
+    for directory in network.world.temp.glob("staging/app-*/app.build"):
+        (directory / name).touch()
 
 
 def row_of(name: str) -> str:
@@ -196,12 +196,34 @@ def test_a_failure_is_shown_with_its_reason(network: Network, browser: Browser) 
     assert browser.text("#figures .state") == "failed"
     assert "Building failed for app" in browser.text(".reason")
     assert browser.evaluate(f"{row_of('app')}.querySelector('.state').innerText") == "failed"
-    assert browser.evaluate(f"{row_of('demo')}.querySelector('.state').innerText") == "waiting"
+    assert browser.evaluate(f"{row_of('demo')}.querySelector('.state').innerText") == "unbuilt"
     browser.evaluate(f"{row_of('app')}.querySelector('a').id = 'app'")
     browser.follow("#app")
     assert HOSTILE in browser.text("#log")
     assert "build failed" in browser.text("#attempts")
     assert browser.evaluate("document.title") == "app \u2013 Morph"
+
+
+def test_what_a_lost_worker_did_is_shown_to_be_built_again(
+    network: Network, browser: Browser
+) -> None:
+    with building(network, until("lost")) as build:
+        browser.open(f"{network.url('status')}builds/{build}")
+        browser.wait_for(f"{row_of('app')}?.querySelector('.building') != null")
+        browser.evaluate("window.isKept = true")
+        network.kill_and_restart("worker-0")
+        browser.wait_for(f"{row_of('app')}.innerText.includes('attempt\u00a02')")
+        browser.wait_for("document.querySelector('.bar.lost') != null")
+        assert browser.evaluate("window.isKept") is True
+        browser.evaluate(f"{row_of('app')}.querySelector('a').id = 'app'")
+        browser.follow("#app")
+        assert browser.texts("#attempts tbody .state") == ["lost", "building"]
+        browser.follow("#attempts tbody a")
+        assert "was lost" in browser.text("#attempts")
+        assert browser.text("#attempts a[aria-current]") == "1"
+        release(network, build, "lost")
+    browser.open(network.url("status"))
+    assert browser.texts("#over tbody td")[1].startswith("finished")
 
 
 def test_names_are_shown_and_do_nothing(network: Network, browser: Browser) -> None:

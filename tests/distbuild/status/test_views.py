@@ -170,7 +170,7 @@ def test_a_failure_is_told_where_it_happened() -> None:
     view = game.view()
     assert (view.build.state, view.reason) == (BuildState.FAILED, "cc: error")
     assert (view.steps[0].state, view.steps[0].reason) == ("failed", "cc: error")
-    assert view.steps[1].state == "waiting"
+    assert view.steps[1].state == "unbuilt"
     assert view.remaining.seconds is None
     assert view.timeline.bars[0].until == 0.0
     game.clock += 500

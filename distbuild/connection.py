@@ -55,7 +55,8 @@ class Speaker(Protocol):
 class Connection(LineOnlyReceiver):
     """`speakers`: by the roles that may connect here, what makes the one that listens to them.
 
-    `transport` is the other end; `is_slow` while it does not take what it is sent. `is_client`
+    `transport` is the other end; `is_slow` while it does not take what it is sent,
+    and `fell_silent` if it was lost without a word. `is_client`
     where it was us who connected.
     """
 
@@ -83,7 +84,7 @@ class Connection(LineOnlyReceiver):
         self._bytes = 0
         self._over = False
         self._deadline: Any = None
-        self.is_slow = False
+        self.is_slow = self.fell_silent = False
         self.peer = self._label = "?"
 
     # What Twisted calls
@@ -268,6 +269,7 @@ class Connection(LineOnlyReceiver):
         now, heartbeat = reactor.seconds(), self._party.heartbeat
         if now - self._listened > heartbeat.lost:
             reason = f"silent for {heartbeat.lost:g} seconds"
+            self.fell_silent = True
             self._end(reason)
             self.transport.abortConnection()
         elif now - self._spoke >= heartbeat.ping:

@@ -19,6 +19,7 @@ from distbuild.crashing import passing
 from distbuild.durations import Durations
 from distbuild.graphing import Graphing
 from distbuild.graphs import GraphSource
+from distbuild.heartbeat import USUAL
 from distbuild.helpers import Helpers
 from distbuild.initiators import Initiator
 from distbuild.journal import Begun, Journal, Over
@@ -37,20 +38,23 @@ from morphlib.errors import MorphError
 
 _log = logging.getLogger("morph.distbuild")
 
-#: Seconds that a worker without room is left alone, and that initiators have to come back after a
-#: restart.
-_REST_SECONDS, _GRACE_SECONDS = 60.0, 120.0
+#: Seconds that a worker without room is left alone.
+_REST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a controller works with. `call` begins the command line of calculate-build-graph."""
+    """What a controller works with. `call` begins the command line of calculate-build-graph.
+
+    `grace`: seconds that initiators have to come back, after a restart or when they fell silent.
+    """
 
     shared: SharedCache
     call: tuple[str, ...]
     worker_cache_port: int
     records: Records
     tell: Callable[[str], None]
+    grace: float = USUAL.grace
 
 
 class Controller:
@@ -91,8 +95,7 @@ class Controller:
             build.began = entry.at or build.began
             self.means.tell(f"Taking up build {build.id} of {build.request.morphology} again")
             self._graphing.start(build, patient=True)
-            build.is_expected = True
-            reactor.callLater(_GRACE_SECONDS, self._expect_no_longer, build)
+            self._expect(build)
 
     def _expect_no_longer(self, build: Build) -> None:
         build.is_expected = False
@@ -115,9 +118,19 @@ class Controller:
         if build.is_scheduled:
             self.decide(e.FollowerJoined(build.id))
 
-    def unfollow(self, build: Build, initiator: Initiator) -> None:
+    def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
+        """An initiator is gone: it left, or else it can't be heard and `may_return`."""
         build.followers.remove(initiator)
-        self._less_followed(build)
+        if may_return and not build.is_expected:
+            self.means.tell(f"Build {build.id}: its initiator is silent; waiting for its return")
+            self._expect(build)
+        else:
+            self._less_followed(build)
+
+    def _expect(self, build: Build) -> None:
+        """Let a build go on for a while as if somebody followed it."""
+        build.is_expected = True
+        reactor.callLater(self.means.grace, self._expect_no_longer, build)
 
     def _less_followed(self, build: Build) -> None:
         if build.is_scheduled:

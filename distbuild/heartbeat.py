@@ -25,6 +25,17 @@ class Heartbeat:
         return self.lost / 2
 
     @property
+    def grace(self) -> float:
+        """Seconds that a build goes on for an initiator that can't be heard any more."""
+        return self.lost * 2
+
+    @property
+    def search(self) -> float:
+        """Seconds that an initiator looks for a controller that can't be heard any more. No more
+        than it has: of the two, the controller may have noticed first."""
+        return self.grace * 0.9
+
+    @property
     def handshake(self) -> float:
         """Seconds until both sides have to know who the other is."""
         return max(10.0, self.lost / 2)

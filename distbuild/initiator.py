@@ -15,8 +15,8 @@ from distbuild.messages import Role
 from distbuild.steplogs import StepLogs
 from morphlib.events import Listener, Status
 
-#: Seconds before the second attempt to connect, and for which a lost controller is looked for.
-_RETRY_SECONDS, _RETURN_SECONDS, _RETURN_PAUSE = 30.0, 110.0, 2.0
+#: Seconds before the second attempt to connect, and between those to find a lost controller.
+_RETRY_SECONDS, _RETURN_PAUSE = 30.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Initiator:
         return Conversation(self.address, self.party, (Role.CONTROLLER,), m.ToInitiator)
 
     def _reconnect(self) -> Conversation[m.ToInitiator]:
-        deadline = time.monotonic() + _RETURN_SECONDS
+        deadline = time.monotonic() + self.party.heartbeat.search
         while True:
             time.sleep(_RETURN_PAUSE)
             try:

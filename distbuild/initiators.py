@@ -40,7 +40,7 @@ class Building(Protocol):
 
     def follow(self, build: Build, initiator: Initiator) -> None: ...
 
-    def unfollow(self, build: Build, initiator: Initiator) -> None: ...
+    def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None: ...
 
     def cancel(self, build: Build) -> None: ...
 
@@ -74,7 +74,8 @@ class Initiator:
     def lost(self, reason: str) -> None:
         for build in self._controller.builds.running():
             if self in build.followers:
-                self._controller.unfollow(build, self)
+                may_return = self.connection.fell_silent
+                self._controller.unfollow(build, self, may_return=may_return)
 
     def heard(self, message: FromInitiator) -> None:
         builds = self._controller.builds

@@ -60,7 +60,14 @@ def run(session: Session, arguments: Sequence[str]) -> None:
     call = morph_call(session, "controller")
     # Where calculate-build-graph looks for them.
     records = Records(settings.cachedir / "records.sqlite", session.listener)
-    means = Means(shared, call, settings.worker_cache_server_port, records, session.status)
+    means = Means(
+        shared,
+        call,
+        settings.worker_cache_server_port,
+        records,
+        session.status,
+        grace=party.heartbeat.grace,
+    )
     journal = Journal(settings.cachedir / "distbuild" / "journal")
     controller = Controller(means, journal, secrets.token_hex(4))
 

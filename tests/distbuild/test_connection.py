@@ -297,9 +297,9 @@ class Asked:
     def follow(self, build: Build, initiator: Initiator) -> None:
         build.followers.append(initiator)
 
-    def unfollow(self, build: Build, initiator: Initiator) -> None:
+    def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
         build.followers.remove(initiator)
-        self.asked.append("unfollow")
+        self.asked.append("wait" if may_return else "unfollow")
 
     def cancel(self, build: Build) -> None:
         self.asked.append("cancel")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +27,12 @@ def run_morph(
     env: Mapping[str, str] | None = None,
     program: Path = MORPH,
     configs: bool = False,
+    prefix: Sequence[str] = (),
+    timeout: float = 60,
 ) -> Ran:
     """Run morph with a home of its own and nothing else of the caller's environment.
 
+    `prefix` stands before the command line. A program that takes longer than `timeout` is killed.
     With `configs` its default configuration files count. Output must be valid UTF-8.
     """
     environment = {
@@ -41,12 +44,12 @@ def run_morph(
     }
     options = [] if configs else ["--no-default-configs"]
     done = subprocess.run(
-        [program, *options, *arguments],
+        [*prefix, program, *options, *arguments],
         cwd=cwd or home,
         env=environment,
         capture_output=True,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=timeout,
         check=False,
     )
     return Ran(done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8"))

@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from morphlib.process import wait_until
-from tests.commandline import MORPH, Ran
+from tests.commandline import MORPH, Ran, run_morph
 from tests.commands.world import COPY, SYSTEM, World, chunk_file
+from tests.distbuild.hosts import Hosts, listens
 from tests.terminal import Terminal
 
 CHECKOUT = MORPH.parent
@@ -39,6 +40,8 @@ class Process:
 class Network:
     """All of it below `world.root / "net"`. `close` ends what still runs."""
 
+    hosts = Hosts()
+
     def __init__(self, world: World, workers: int = 1, **settings: str) -> None:
         self.world = world
         self.home = world.root / "net"
@@ -53,8 +56,8 @@ class Network:
             **{name.replace("_", "-"): value for name, value in settings.items()},
         }
         self.start_cache("shared-read", "shared")
-        self.start_cache("shared-write", "shared", "--enable-writes")
         self.workers = [f"worker-{number}" for number in range(workers)]
+        self.start_cache("shared-write", "shared", "--enable-writes", *self._who_may_write())
         for number in range(workers):
             self.start_worker(number)
         self.start_controller()
@@ -64,19 +67,40 @@ class Network:
     def start_cache(self, name: str, directory: str, *options: str) -> None:
         artifacts = self.home / directory / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
-        port_file = self.home / f"{name}.port"
-        command = [str(CACHE_SERVER), "--no-fcgi", f"--port-file={port_file}"]
-        command += [f"--artifact-dir={artifacts}", f"--repo-dir={self.home}"]
-        self.start(name, [*command, f"--bundle-dir={self.home}", *options])
-        self.ports[name] = self.read_port(name)
+        command = [str(CACHE_SERVER), "--no-fcgi", f"--artifact-dir={artifacts}"]
+        command += [f"--repo-dir={self.home}", f"--bundle-dir={self.home}", *options]
+        if self.hosts.are_apart:
+            port = 8081 if name == "shared-write" else 8080
+            self.start(name, [*command, f"--address={self.hosts.anywhere}", f"--port={port}"])
+            pid = self.processes[name].child.pid
+            assert wait_until(lambda: listens(pid, port), PATIENCE), self.logs()
+            self.ports[name] = port
+        else:
+            self.start(name, [*command, f"--port-file={self.home / f'{name}.port'}"])
+            self.ports[name] = self.read_port(name)
+
+    def _who_may_write(self) -> list[str]:
+        """Options of the shared cache: from whom it takes artifacts, where there are others."""
+        if not self.hosts.are_apart:
+            return []
+        self.token.write_text("controller 0123456789abcdef0123456789abcdef\n")
+        self.token.chmod(0o600)
+        workers = ",".join(self.hosts.address(name) for name in self.workers)
+        return [f"--token-file={self.token}", f"--fetch-from={workers}", "--timeout=5"]
+
+    @property
+    def token(self) -> Path:
+        return self.home / "tokens"
 
     def start_worker(self, number: int, **settings: str) -> None:
         """One more worker, or one again. It may have settings that the others do not have."""
         name = f"worker-{number}"
-        # There is one setting for the port of the cache servers of all workers: they share one.
-        if "worker-cache" not in self.ports:
-            self.start_cache("worker-cache", "worker")
-        cache = self.home / "worker"
+        # There is one setting for the port of the cache servers of all workers: on one machine
+        # they share one.
+        cache_server = self.worker_cache(number)
+        cache = self.home / (name if self.hosts.are_apart else "worker")
+        if not self.is_running(cache_server):
+            self.start_cache(cache_server, cache.name)
         port = self.ports.get(name, 0)
         more = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
         self.start(name, [*self.morph(cache, port, name, "worker"), *more, "worker-daemon"])
@@ -90,12 +114,27 @@ class Network:
         own = self.settings.get(f"of-{role}")
         return {**given, "distbuild-certificate": own} if own else given
 
+    def shared_settings(self, role: str) -> dict[str, str]:
+        """Of these, what concerns connections."""
+        names = self.common(role).items()
+        return {k: v for k, v in names if k.startswith("distbuild-") or k == "peer-timeout"}
+
+    def worker_cache(self, number: int) -> str:
+        return f"worker-{number}-cache" if self.hosts.are_apart else "worker-cache"
+
+    def is_running(self, name: str) -> bool:
+        return name in self.processes and self.processes[name].child.poll() is None
+
+    def address(self, name: str) -> str:
+        """Where a process is, as others name it."""
+        return f"{self.hosts.address(name)}:{self.ports[name]}"
+
     def morph(self, cache: Path, port: int, name: str, role: str) -> list[str]:
         values = {
             **self.common(role),
             "cachedir": str(cache),
             "artifact-cache-server": self.url("shared-read"),
-            "worker-daemon-address": "127.0.0.1",
+            "worker-daemon-address": self.hosts.anywhere,
             "worker-daemon-port": str(port),
             "worker-daemon-port-file": str(self.port_file(name)),
         }
@@ -105,18 +144,21 @@ class Network:
     def start_controller(self, **settings: str) -> None:
         """The controller, or the controller again, with more settings perhaps."""
         options = {
-            "worker": ",".join(f"127.0.0.1:{self.ports[name]}" for name in self.workers),
-            "worker-cache-server-port": str(self.ports["worker-cache"]),
+            "worker": ",".join(self.address(name) for name in self.workers),
+            "worker-cache-server-port": str(self.ports[self.worker_cache(0)]),
             "writeable-cache-server": self.url("shared-write"),
             "controller-helper-port": str(self.ports.get("helpers", 0)),
             "controller-helper-port-file": str(self.port_file("helpers")),
-            "controller-initiator-address": "127.0.0.1",
+            "controller-initiator-address": self.hosts.anywhere,
             "controller-initiator-port": str(self.ports.get("controller", 0)),
             "controller-initiator-port-file": str(self.port_file("controller")),
         }
         if "controller-status-address" in self.settings:
             options["controller-status-port"] = str(self.ports.get("status", 0))
             options["controller-status-port-file"] = str(self.port_file("status"))
+        if self.token.exists():
+            (self.home / "token").write_text(self.token.read_text().split()[1])
+            options["writeable-cache-server-token-file"] = str(self.home / "token")
         command = self.morph(self.home / "controller", 0, "unused", "controller")
         options |= {name.replace("_", "-"): value for name, value in settings.items()}
         command += [f"--{key}={value}" for key, value in options.items()]
@@ -130,8 +172,8 @@ class Network:
     def start_helper(self, of: str) -> None:
         number = self.ports["helpers" if of == "controller" else of]
         command = [str(HELPER), "--no-default-configs", f"--parent-port={number}"]
-        common = self.common(of.partition("-")[0])
-        command += [f"--{name}={common[name]}" for name in common if name.startswith("distbuild-")]
+        common = self.shared_settings(of.partition("-")[0])
+        command += [f"--{name}={value}" for name, value in common.items()]
         self.start(f"{of}-helper", command)
 
     def start(self, name: str, command: list[str]) -> None:
@@ -139,7 +181,7 @@ class Network:
         self.port_file(name).unlink(missing_ok=True)
         with log.open("ab") as file:
             child = subprocess.Popen(
-                command,
+                [*self.hosts.prefix(name), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -171,7 +213,7 @@ class Network:
         return int(path.read_text())
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.ports[name]}/"
+        return f"http://{self.address(name)}/"
 
     def logs(self) -> str:
         return "\n".join(
@@ -261,27 +303,35 @@ class Network:
             self.start_worker(self.workers.index(name))
 
     def initiator_settings(self) -> dict[str, str]:
-        common = self.common("initiator")
         return {
-            "controller_initiator_address": "127.0.0.1",
+            "controller_initiator_address": self.hosts.address("controller"),
             "controller_initiator_port": str(self.ports["controller"]),
             "initiator_step_output_dir": str(self.world.root / "logs"),
             **{
-                name.replace("-", "_"): common[name]
-                for name in common
-                if name.startswith("distbuild-")
+                name.replace("-", "_"): value
+                for name, value in self.shared_settings("initiator").items()
             },
         }
 
     def open_terminal(self, *arguments: str, **settings: str) -> Terminal:
         """Morph on a terminal of its own."""
-        values = {**self.world.settings}
-        for name, value in {**self.initiator_settings(), **settings}.items():
-            values[name.replace("_", "-")] = value
+        values = self.all_settings(settings)
         return Terminal(arguments, values, self.world.root, self.world.definitions.path)
 
     def run(self, *arguments: str, **settings: str) -> Ran:
-        return self.world.run(*arguments, env=None, **{**self.initiator_settings(), **settings})
+        return run_morph(
+            *(f"--{name}={value}" for name, value in self.all_settings(settings).items()),
+            *arguments,
+            home=self.world.root,
+            cwd=self.world.definitions.path,
+            prefix=self.hosts.prefix("initiator"),
+            timeout=2 * PATIENCE,
+        )
+
+    def all_settings(self, more: Mapping[str, str]) -> dict[str, str]:
+        """Those of an initiator."""
+        changed = {**self.initiator_settings(), **more}
+        return self.world.settings | {k.replace("_", "-"): v for k, v in changed.items()}
 
     def build(self, *arguments: str, **settings: str) -> Ran:
         """Have the system built, which has to succeed."""
@@ -321,6 +371,6 @@ class Meanwhile(threading.Thread):
         self.ran = self._action()
 
     def result(self) -> Ran:
-        self.join(PATIENCE)
+        self.join(2 * PATIENCE)
         assert self.ran is not None, "it does not end"
         return self.ran

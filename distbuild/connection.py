@@ -114,7 +114,7 @@ class Connection(LineOnlyReceiver):
         self.transport.abortConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._theirs is None and data.startswith(_TLS):
+        if self._theirs is None and not self._over and data.startswith(_TLS):
             self.refuse(
                 "TLS is not spoken here: set distbuild-certificate and"
                 " distbuild-authorities here as well, or not there"

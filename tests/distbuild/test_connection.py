@@ -8,7 +8,7 @@ from base64 import b64decode
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
@@ -149,6 +149,7 @@ def test_too_many_lines_that_are_no_messages_end_the_connection() -> None:
 
 @unhurried
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([b"\n", encode(Ping())])), st.booleans())
+@example(pieces=[b"\x16\x03\x01", b"\x16\x03\x01"], greet=False)
 def test_no_bytes_do_harm(pieces: list[bytes], greet: bool) -> None:
     logging.disable()
     try:

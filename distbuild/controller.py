@@ -28,6 +28,7 @@ from distbuild.policy import events as e
 from distbuild.policy.decide import decide
 from distbuild.policy.state import State
 from distbuild.remoteworker import RemoteWorker
+from distbuild.replaying import Replays
 from distbuild.sharedcache import SharedCache
 from distbuild.status.history import History
 from distbuild.status.overview import Watched
@@ -74,6 +75,7 @@ class Controller:
         self._graphing = Graphing(self.helpers, means.shared, means.call, self)
         self._durations = Durations(means.records)
         self._transfers = Transfers(means.shared, means.worker_cache_port, self)
+        self._replays = Replays(self._state, self.history.logs)
         self.watched = Watched(self._state, self.builds, self.history, self._workers)
 
     @property
@@ -117,6 +119,7 @@ class Controller:
         build.followers.append(initiator)
         if build.is_scheduled:
             self.decide(e.FollowerJoined(build.id))
+            self._replays.tell(build, initiator)
 
     def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
         """An initiator is gone: it left, or else it can't be heard and `may_return`."""
@@ -167,6 +170,8 @@ class Controller:
             )
         )
         announce_waiting(build, self._state)
+        for follower in build.followers:
+            self._replays.tell(build, follower)
         self.means.tell(f"Build {build.id}: {unbuilt} of {total} steps are to be built")
         self._settle(build)
 
@@ -220,12 +225,18 @@ class Controller:
         job = self._state.jobs.get(message.job)
         if job is None or job.worker != worker.name:
             return
-        self.history.logs.add(job.id, message.stdout + message.stderr)
-        for build in self.wanting(job.key):
+        if not self.history.logs.add(job.id, message.stdout + message.stderr, message.offset):
+            return  # it was told before its worker was away
+        wanting = self.wanting(job.key)
+        if not wanting:
+            self._replays.note_early(job.id, job.key)
+        for build in wanting:
             build.tell(
                 StepOutput(
                     build=build.id,
                     step_name=build.by_key[job.key].name,
+                    job=job.id,
+                    offset=message.offset,
                     stdout=message.stdout,
                     stderr=message.stderr,
                 )

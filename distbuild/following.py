@@ -87,7 +87,7 @@ class Follower:
                 self._fail(name)
             case m.StepOutput(step_name=step, stdout=out, stderr=err):
                 if self._logs is not None:
-                    self._logs.write(step, out + err)
+                    self._logs.write(step, out + err, message.job, message.offset)
             case m.BuildFinished(urls=urls):
                 self._end(urls)
             case m.BuildFailed(reason=reason):

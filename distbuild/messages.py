@@ -182,8 +182,13 @@ class StepAlreadyStarted(Message, frozen=True):
 
 
 class StepOutput(Message, frozen=True):
+    """A piece of what a step printed, at byte `offset` of what `job`, an attempt at it, printed.
+    What is said again after something was lost is known by that."""
+
     build: Id
     step_name: Name
+    job: Id | None = None
+    offset: Count = 0
     stdout: Bytes = b""
     stderr: Bytes = b""
 

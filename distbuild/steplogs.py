@@ -18,6 +18,7 @@ class StepLogs:
         self._wanted = directory
         self._directory: Path | None = None
         self._files: dict[str, BinaryIO] = {}
+        self._written: dict[str, int] = {}  # by attempt, how many bytes of it are in the log
 
     def start(self, step: str, text: str) -> None:
         """A step starts, or is found to have started. Raises MorphError if it can't be logged."""
@@ -30,8 +31,16 @@ class StepLogs:
             raise _failed(path, error) from error
         self._write_line(step, text)
 
-    def write(self, step: str, data: bytes) -> None:
-        if step in self._files and data:
+    def write(self, step: str, data: bytes, job: str | None = None, offset: int = 0) -> None:
+        """Log what a step printed. What `job`, an attempt at it, printed at byte `offset` is logged
+        once, however often it is told."""
+        if step not in self._files:
+            return
+        if job is not None:
+            data = data[max(0, self._written.get(job, 0) - offset) :]
+            if data:
+                self._written[job] = max(self._written.get(job, 0), offset) + len(data)
+        if data:
             self._write(step, data)
 
     def finish(self, step: str, text: str) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 #: Bytes of one job, and of all together.
-MOST_OF_ONE, MOST_OF_ALL = 256 << 10, 64 << 20
+MOST_OF_ONE, MOST_OF_ALL = 1 << 20, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,18 @@ class JobLogs:
         self._logs: dict[str, _Log] = {}
         self.size = 0
 
-    def add(self, job: str, data: bytes) -> None:
-        if not data:
-            return
+    def add(self, job: str, data: bytes, offset: int | None = None) -> bool:
+        """`offset` counts the bytes that the job had said before, where that is known. Says whether
+        this is new: workers repeat what they keep to a controller that was away."""
+        log = self._logs.get(job)
+        if not data or (log is not None and offset is not None and offset < log.start + log.size):
+            return False
         log = self._logs.pop(job, None) or _Log()
         self._logs[job] = log  # the last is that which spoke last
+        if offset is not None and offset > log.start + log.size:  # something was lost in between
+            self.size -= log.size
+            log.pieces.clear()
+            log.start, log.size = offset, 0
         log.pieces.append(data)
         log.size += len(data)
         self.size += len(data)
@@ -49,6 +56,7 @@ class JobLogs:
         while self.size > self._of_all and len(self._logs) > 1:
             oldest = next(iter(self._logs))
             self.size -= self._logs.pop(oldest).size
+        return True
 
     def _drop(self, log: _Log) -> None:
         gone = len(log.pieces.popleft())

@@ -117,6 +117,29 @@ def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> 
     assert step_log.read_text().count("sleep 5") <= 1
 
 
+@pytest.mark.parametrize("ends", ["before it is back", "after that"])
+def test_what_is_printed_while_the_controller_is_away_is_in_the_log(
+    networks: Networks, ends: str
+) -> None:
+    network = networks()
+    rounds = 30 if ends == "after that" else 12
+    line = 'echo "line $number"; number=$((number + 1)); sleep 0.3'
+    network.change_app(f"set +x; number=0; while [ $number -lt {rounds} ]; do {line}; done")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    step_log = network.wait_for_app()
+    assert wait_until(lambda: "line 3\n" in step_log.read_text(), PATIENCE)
+    network.processes["controller"].kill()
+    network.processes["controller-helper"].child.wait(30)
+    if ends == "before it is back":
+        built = network.home / "worker" / "artifacts"
+        assert wait_until(lambda: any(built.glob("*.chunk.app-runtime")), PATIENCE)
+    network.start_controller()
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    found = [each for each in step_log.read_text().splitlines() if each.startswith("line ")]
+    assert found == [f"line {number}" for number in range(rounds)]
+
+
 def test_a_build_that_nobody_comes_back_for_after_a_restart_is_still_known(
     networks: Networks,
 ) -> None:

@@ -189,6 +189,19 @@ def test_step_logs(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "build-step-c.log").read_text().endswith(" Initiator cancelled\n")
 
 
+def test_what_is_told_again_is_logged_once(tmp_path: Path) -> None:
+    logs = StepLogs(str(tmp_path))
+    logs.start("a", "Started")
+    for offset, data in ((0, b"one "), (4, b"two "), (0, b"one "), (4, b"two three "), (2, b"e ")):
+        logs.write("a", data, "job-1", offset)
+    # Another attempt, and one of which the beginning was lost.
+    logs.write("a", b"four ", "job-2", 0)
+    logs.write("a", b"five ", "job-2", 100)
+    logs.write("a", b"five ", "job-2", 100)
+    text = (tmp_path / "build-step-a.log").read_bytes()
+    assert text.endswith(b" Started\none two three four five ")
+
+
 def test_step_logs_get_a_new_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number in ("00", "01"):

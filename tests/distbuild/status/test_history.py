@@ -164,3 +164,15 @@ def test_keys_have_names_in_the_plan() -> None:
     planned = game.history.planned["build-1"]
     assert [planned.names[task.id].name for task in planned.tasks] == ["a", "b"]
     assert planned.tasks[1].needs == (key_of("a"),)
+
+
+def test_what_is_said_again_is_kept_once() -> None:
+    logs = JobLogs()
+    assert [logs.add("a", b"one", 0), logs.add("a", b"two", 3)] == [True, True]
+    assert [logs.add("a", b"one", 0), logs.add("a", b"two", 3)] == [False, False]
+    assert logs.read("a") == Excerpt(0, b"onetwo")
+    # Of what came before that nothing is known.
+    assert logs.add("a", b"four", 100)
+    assert (logs.read("a"), logs.size) == (Excerpt(100, b"four"), 4)
+    assert logs.add("b", b"late", 50)
+    assert logs.read("b") == Excerpt(50, b"late")

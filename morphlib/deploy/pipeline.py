@@ -101,6 +101,7 @@ class Pipeline:
             write_metadata(tree.root, meta)
             for subsystem in prepared.subsystems:
                 try:
+                    _check_place(subsystem, tree)
                     self.deploy(subsystem, tree.root)
                 except MorphError as error:
                     raise _of_subsystem(subsystem, error) from error
@@ -224,6 +225,20 @@ def _checks(prepared: Prepared, location: str) -> Iterator[tuple[Extension, list
     configure = [extension.name for extension in prepared.configure if extension.built_in]
     if configure:
         yield CONFIGURATION_CHECK, configure
+
+
+def _check_place(subsystem: Prepared, around: SystemTree) -> None:
+    """Raise MorphError where a subsystem would be written to a device or pipe of the system around
+    it: to this machine's, or to an empty file that stands for one and has no content."""
+    location = subsystem.deployment.location
+    place = resolve_in(around.root, location)
+    stand_ins = {around.root / device.path for device in around.devices}
+    if place in stand_ins or not (place.is_dir() or place.is_file() or not place.exists()):
+        raise MorphError(
+            f'the location "{location}" is no file or directory of the system that it is deployed '
+            "into, but a device or pipe",
+            reason=Reason.DEPLOY,
+        )
 
 
 def _of_subsystem(prepared: Prepared, error: MorphError) -> MorphError:

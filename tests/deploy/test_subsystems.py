@@ -7,6 +7,8 @@ import json
 import tarfile
 from typing import Any
 
+import pytest
+
 from tests.build.e2e.trove import mounts_below
 from tests.deploy.world import World
 
@@ -148,3 +150,15 @@ def test_failures_name_the_subsystem(world: World) -> None:
             entry({"outer": "out"}, entry({"inner": {"type": kind, "location": "x"}})),
         )
         assert said in world.fail().err
+
+
+@pytest.mark.parametrize("location", ["dev/null", "/dev//null", "d/pipe"])
+def test_a_subsystem_does_not_go_to_a_device(any_world: World, location: str) -> None:
+    """For an ordinary user an empty file stands for it, which would lose what is written."""
+    world = any_world
+    inner = entry({"inner": {"type": "touch", "location": location}})
+    world.cluster(entry({"outer": {"type": "tar", "location": "outer.tar"}}, inner))
+    ran = world.fail()
+    assert "subsystem inner: the location " in ran.err
+    assert "but a device or pipe" in ran.err
+    assert not (world.definitions / "outer.tar").exists()

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 import msgspec
 
 from distbuild.messages import BuildFailed
-from distbuild.status.history import Attempt, AttemptState, Planned, StepName
+from distbuild.status.history import NO_STEP, Attempt, AttemptState, Planned, StepName
 from distbuild.status.overview import BuildLine, BuildState, Watched, view_line
 from distbuild.status.paths import critical_path, seconds_left
+from distbuild.status.timeline import Timeline, view_timeline
 from morphlib.build.schedule import Task
 from morphlib.build.tasks import UNKNOWN_COST
 from morphlib.definitions.models import Kind
 
 #: What a step is that nobody began, and that nobody will begin for this build.
 WAITING, UNBUILT = "waiting", "unbuilt"
-_NO_STEP = StepName("?", "?")
 
 
 class BuildFacts(msgspec.Struct, frozen=True):
@@ -38,7 +38,8 @@ class BuildFacts(msgspec.Struct, frozen=True):
 
 
 class StepLine(msgspec.Struct, frozen=True):
-    """`state` is that of its last attempt; without one "waiting", or "unbuilt" if the build is over.
+    """`state` is that of its last attempt; without one "waiting", or "unbuilt" in a build that is
+    over.
 
     Times are seconds since the epoch.
     """
@@ -54,28 +55,6 @@ class StepLine(msgspec.Struct, frozen=True):
     expected: float
     is_critical: bool
     reason: str
-
-
-class Bar(msgspec.Struct, frozen=True):
-    """An attempt in the timeline. Seconds count from the begin of it; without `until` it runs."""
-
-    job: str
-    key: str
-    name: str
-    lane: int
-    since: float
-    until: float | None
-    state: AttemptState
-    is_critical: bool
-
-
-class Timeline(msgspec.Struct, frozen=True):
-    """`began` is seconds since the epoch. Each lane is a worker, or one of its slots."""
-
-    began: float
-    span: float
-    lanes: tuple[str, ...]
-    bars: tuple[Bar, ...]
 
 
 class Critical(msgspec.Struct, frozen=True):
@@ -166,7 +145,7 @@ def view_build(facts: BuildFacts) -> BuildView:
     on_path = frozenset(chain)
     steps = []
     for task in planned.tasks:
-        named = planned.names.get(task.id, _NO_STEP)
+        named = planned.names.get(task.id, NO_STEP)
         found = attempts.get(task.id, ())
         without = WAITING if facts.line.ended is None else UNBUILT
         if task.id in done:
@@ -177,7 +156,7 @@ def view_build(facts: BuildFacts) -> BuildView:
         build=facts.line,
         reason=facts.reason,
         steps=tuple(steps),
-        timeline=_view_timeline(facts, planned, attempts, on_path),
+        timeline=view_timeline(planned, attempts, on_path, facts.line.ended or facts.now),
         critical=Critical(chain, sum(durations[key] for key in chain)),
         remaining=_view_remaining(facts, planned, done, elapsed),
     )
@@ -217,44 +196,6 @@ def _view_step(
     )
 
 
-def _view_timeline(
-    facts: BuildFacts,
-    planned: Planned,
-    attempts: Mapping[str, tuple[Attempt, ...]],
-    on_path: frozenset[str],
-) -> Timeline:
-    every = sorted(
-        (attempt for found in attempts.values() for attempt in found),
-        key=lambda attempt: (attempt.began, attempt.worker, attempt.slot),
-    )
-    lanes: dict[tuple[str, int], int] = {}
-    bars = []
-    for each in every:
-        lane = lanes.setdefault((each.worker, each.slot), len(lanes))
-        until = each.built if each.built is not None else each.ended
-        bars.append(
-            Bar(
-                job=each.job,
-                key=each.key,
-                name=planned.names.get(each.key, _NO_STEP).name,
-                lane=lane,
-                since=max(0.0, each.began - planned.at),
-                until=None if until is None else max(0.0, until - planned.at),
-                state=each.state,
-                is_critical=each.key in on_path,
-            )
-        )
-    shared = {worker for worker, slot in lanes if slot}
-    return Timeline(
-        began=planned.at,
-        span=max(1.0, (facts.line.ended or facts.now) - planned.at),
-        lanes=tuple(
-            f"{worker} #{slot + 1}" if worker in shared else worker for worker, slot in lanes
-        ),
-        bars=tuple(bars),
-    )
-
-
 def _view_remaining(
     facts: BuildFacts, planned: Planned, done: set[str], elapsed: Mapping[str, float]
 ) -> Remaining:
@@ -268,4 +209,4 @@ def _view_remaining(
 
 
 def _is_chunk(planned: Planned, key: str) -> bool:
-    return planned.names.get(key, _NO_STEP).kind == Kind.CHUNK.value
+    return planned.names.get(key, NO_STEP).kind == Kind.CHUNK.value

@@ -62,6 +62,10 @@ class StepName(msgspec.Struct, frozen=True, gc=False):
     kind: str
 
 
+#: What a step is called that a build does not have.
+NO_STEP = StepName("?", "?")
+
+
 class Planned(msgspec.Struct, frozen=True):
     """What has to be built for a build, from when that was known. Its tasks stand in order."""
 

@@ -5,30 +5,23 @@ No part of an address names a file: there is a table of what there is.
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import socket
 from collections.abc import Callable
 from typing import Any
 
-from twisted.protocols.policies import WrappingFactory
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET
 
-from distbuild.connection import reactor
 from distbuild.status import pages
 from distbuild.status.admission import refusal
 from distbuild.status.looking import Look, Looker
 from distbuild.status.overview import Watched
-from distbuild.status.secure import Certificate
 from distbuild.status.streams import Streams
 from distbuild.status.targets import BuildTarget, OverviewTarget, StepTarget, Target
 
 _log = logging.getLogger("morph.distbuild")
 
-_MOST_CONNECTIONS = 256
-_IDLE_SECONDS = 60.0
 _ID, _KEY = rb"[0-9A-Za-z][0-9A-Za-z._:-]{0,99}", rb"[0-9a-f]{64}"
 _STEP = rb"/builds/(?P<build>%b)/steps/(?P<key>%b)" % (_ID, _KEY)
 _BUILD = rb"/builds/(?P<build>%b)" % _ID
@@ -229,41 +222,3 @@ def _finish(request: Any, status: int, data: bytes, kind: str = "text/html; char
     request.setHeader("Content-Length", str(len(data)))
     request.write(data)
     request.finish()
-
-
-class _Nowhere(io.BytesIO):
-    """Where bodies of requests go: nothing here reads any."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
-
-
-class _Request(Request):
-    def gotLength(self, length: int | None) -> None:
-        self.content = _Nowhere()
-
-
-class _Limited(WrappingFactory[Any]):
-    """Turns connections away while there are too many."""
-
-    noisy = False
-
-    def buildProtocol(self, addr: Any) -> Any:
-        return None if len(self.protocols) >= _MOST_CONNECTIONS else super().buildProtocol(addr)
-
-
-def serve_status(
-    listening: socket.socket, watched: Watched, token: bytes, certificate: Certificate | None
-) -> None:
-    """Show the pages at a socket that listens."""
-    make_site: Any = Site
-    site = make_site(StatusPages(watched, token), requestFactory=_Request, timeout=_IDLE_SECONDS)
-    site.displayTracebacks = False
-    limited: Any = _Limited
-    site.noisy = False
-    factory = limited(site)
-    if certificate is not None:
-        factory = certificate.secure(factory)
-    listening.setblocking(False)
-    reactor.adoptStreamPort(listening.fileno(), listening.family, factory)
-    listening.close()  # the reactor has a copy

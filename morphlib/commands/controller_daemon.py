@@ -102,7 +102,7 @@ class StatusPage:
 
     def serve(self, session: Session, controller: Controller) -> None:
         from distbuild.addresses import write_port_file
-        from distbuild.status.web import serve_status
+        from distbuild.status.serving import serve_status
 
         session.status(f"Showing the status page at port {self.listening.getsockname()[1]}")
         write_port_file(session.settings.controller_status_port_file, self.listening)

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 
 from distbuild.connection import reactor
 from distbuild.status import streams
-from distbuild.status.web import serve_status
+from distbuild.status.serving import serve_status
 from tests.distbuild.status.game import Game, source
 
 #: Far more than fits into the buffers of a connection that are set here.

@@ -15,6 +15,7 @@ import msgspec
 
 from cacheserver.artifacts import OpenArtifact
 from cacheserver.filebody import FileBody
+from cacheserver.room import HeldBody
 from morphlib.cache.digests import format_digest
 
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,19})\s*-\s*([0-9]{0,19})\s*")
@@ -81,9 +82,11 @@ def json_answer(value: object, *, status: int = 200, **more: str) -> bottle.HTTP
 
 
 def answer(
-    body: bytes | FileBody, status: int = 200, headers: Mapping[str, str] | None = None
+    body: bytes | FileBody | HeldBody,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> bottle.HTTPResponse:
-    length = body.length if isinstance(body, FileBody) else len(body)
+    length = len(body) if isinstance(body, bytes) else body.length
     return bottle.HTTPResponse(
         body,
         status,
@@ -174,19 +177,19 @@ def _is_known(request: Mapping[str, str], etag: str, mtime: float) -> bool:
     if "if-none-match" in request:
         tags = [tag.strip().removeprefix("W/") for tag in request["if-none-match"].split(",")]
         return etag in tags or "*" in tags
-    since = _parse_date(request.get("if-modified-since", ""))
+    since = parse_date(request.get("if-modified-since", ""))
     return since is not None and int(mtime) <= since
 
 
 def _may_be_partial(request: Mapping[str, str], etag: str, mtime: float) -> bool:
     """Is the part of the file as it is of use to the client?"""
     condition = request.get("if-range")
-    return condition is None or condition == etag or _parse_date(condition) == int(mtime)
+    return condition is None or condition == etag or parse_date(condition) == int(mtime)
 
 
-def _parse_date(text: str) -> int | None:
-    """Seconds since the epoch."""
+def parse_date(text: str) -> int | None:
+    """Seconds since the epoch, None for what is no date."""
     try:
         return int(parsedate_to_datetime(text).timestamp())
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None

@@ -14,6 +14,7 @@ from cacheserver.artifacts import Artifacts
 from cacheserver.gitanswers import RepositoryAnswers
 from cacheserver.hits import Hits
 from cacheserver.metrics import Metrics
+from cacheserver.room import Room
 from cacheserver.serving import Finished
 from morphlib.errors import MorphError, Reason
 
@@ -31,6 +32,7 @@ class Context:
     bundles: Path
     metrics: Metrics
     hits: Hits
+    room: Room
     max_request: int
     max_file: int
 

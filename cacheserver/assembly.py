@@ -16,6 +16,7 @@ from cacheserver.pages import add_pages
 from cacheserver.pulling import Puller
 from cacheserver.reading import add_reading
 from cacheserver.repositories import Repositories
+from cacheserver.room import Room
 from cacheserver.serving import Server
 from cacheserver.settings import ServerSettings, check_settings
 from cacheserver.tls import make_adapter
@@ -26,6 +27,7 @@ from morphlib.events import AnyEvent, Status
 
 _log = logging.getLogger("morph.cacheserver")
 
+_ANSWERS = 4  # as large as they may be, made of files of repositories, that are held at once
 _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "chatty": logging.DEBUG}
 
 
@@ -51,6 +53,7 @@ def assemble(settings: ServerSettings, log: AccessLog, version: str) -> Assemble
         settings.bundle_dir,
         Metrics(version, lambda: _free_space(artifacts)),
         hits,
+        Room(_ANSWERS * settings.max_file_size),
         settings.max_request_size,
         settings.max_file_size,
     )

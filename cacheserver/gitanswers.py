@@ -11,6 +11,7 @@ import pygit2
 from pygit2.enums import ObjectType
 
 from cacheserver.repositories import Repositories, Repository
+from cacheserver.room import Held
 from morphlib.errors import MorphError
 from morphlib.sources.names import check_ref
 
@@ -19,6 +20,8 @@ _SHA1 = re.compile(r"[0-9a-fA-F]{40}")
 _EXPENSIVE = re.compile(r"\^\{/|@\{|[~^][0-9]{5}|([~^][0-9]*){20}")
 _PREFIX = "refs/origin/"
 _KINDS = {0o040000: "tree", 0o100000: "blob", 0o120000: "blob", 0o160000: "commit"}
+_ANY = 1 << 62
+_TREE_FACTOR = 16  # what entries take in an answer is so many times what they take in git
 _GIT_ERRORS = (pygit2.GitError, KeyError, ValueError, OSError, TypeError)
 
 
@@ -61,17 +64,24 @@ class RepositoryAnswers:
                         results[index] = {"repo": url, "ref": ref, "error": str(error)}
         return results
 
-    def read_file(self, url: str, ref: str, path: str) -> bytes:
-        """The file at a path of a commit; of a symlink, where it leads. Raises GitQueryError."""
+    def read_file(self, url: str, ref: str, path: str, held: Held, limit: int = _ANY) -> bytes:
+        """The file at a path of a commit; of a symlink, where it leads.
+
+        It is not read if it has more than `limit` bytes. `held` gets its size.
+        Raises GitQueryError, BusyError.
+        """
         repository = self._find(url)
         with repository.lock:
             entry = self._entry(repository, self._tree(repository, url, ref), path)
             if entry is None or entry.filemode == pygit2.enums.FileMode.COMMIT:
                 raise GitQueryError(f"File {path} is not in ref {ref} of repo {url}")
-            return self._blob(repository, entry.id, f"File {path} in ref {ref} of repo {url}")
+            what = f"File {path} in ref {ref} of repo {url}"
+            return self._blob(repository, entry.id, what, held, limit)
 
-    def read_tree(self, url: str, ref: str, path: str) -> dict[str, dict[str, str]]:
-        """The entries that `git ls-tree REF PATH` shows, by path. Raises GitQueryError.
+    def read_tree(self, url: str, ref: str, path: str, held: Held) -> dict[str, dict[str, str]]:
+        """The entries that `git ls-tree REF PATH` shows, by path.
+
+        Raises GitQueryError, BusyError.
 
         Without a path those of the top directory; with one the entry there, or, if it ends in a
         slash, those in it.
@@ -81,7 +91,7 @@ class RepositoryAnswers:
             tree = self._tree(repository, url, ref)
             name = path.rstrip("/")
             if not name:
-                return _show(tree, "")
+                return self._show(repository, tree, "", held)
             entry = self._entry(repository, tree, name)
             if entry is None:
                 return {}
@@ -89,7 +99,7 @@ class RepositoryAnswers:
                 return {name: _describe(entry)}
             if not isinstance(entry, pygit2.Tree):
                 return {}
-            return _show(entry, name + "/")
+            return self._show(repository, entry, name + "/", held)
 
     def _find(self, url: str) -> Repository:
         found = self.repositories.find(url)
@@ -142,20 +152,30 @@ class RepositoryAnswers:
                 return None
         return at
 
-    def _blob(self, repository: Repository, oid: pygit2.Oid, what: str) -> bytes:
+    def _show(
+        self, repository: Repository, tree: pygit2.Tree, prefix: str, held: Held
+    ) -> dict[str, dict[str, str]]:
+        size = _TREE_FACTOR * repository.git.odb.read_header(tree.id)[1]
+        if size > self.max_size:
+            raise GitQueryError(f"The directory {prefix or 'at the top'} is too large")
+        held.take(size)
+        return {prefix + _name_of(entry): _describe(entry) for entry in tree}
+
+    def _blob(
+        self, repository: Repository, oid: pygit2.Oid, what: str, held: Held, limit: int
+    ) -> bytes:
         try:
             kind, size = repository.git.odb.read_header(oid)
             if kind != ObjectType.BLOB:
                 raise GitQueryError(f"{what} is not a file")
             if size > self.max_size:
                 raise GitQueryError(f"{what} is too large")
+            if size > limit:
+                raise GitQueryError("There are too many bytes in one answer")
+            held.take(size)
             return bytes(repository.git.odb.read(oid)[1])
         except _GIT_ERRORS as error:
             raise GitQueryError(f"{what} can't be read") from error
-
-
-def _show(tree: pygit2.Tree, prefix: str) -> dict[str, dict[str, str]]:
-    return {prefix + _name_of(entry): _describe(entry) for entry in tree}
 
 
 def _name_of(entry: Any) -> str:

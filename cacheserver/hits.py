@@ -39,7 +39,6 @@ from morphlib.errors import MorphError
 _log = logging.getLogger("morph.cacheserver")
 
 FILE = ".hits"
-_SAVE_SECONDS = 60.0
 _ONE_QUESTION = 600.0  # seconds in which further files of a source belong to the same question
 _REMEMBERED = 10_000  # sources asked for lately
 _LONGEST = 200  # characters of a name
@@ -183,15 +182,6 @@ class Hits:
     @property
     def _path(self) -> Path:
         return self._store.directory / FILE
-
-    def keep_saving(self) -> None:
-        """Save now and then, in a thread, as long as the program runs."""
-        threading.Thread(target=self._save_forever, daemon=True).start()
-
-    def _save_forever(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(_SAVE_SECONDS):
-            self.try_to_save()
 
     def try_to_save(self) -> None:
         """`save`, where failing to is no reason to do anything."""

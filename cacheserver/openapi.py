@@ -30,7 +30,7 @@ _REASONS = {
     422: "Not what its digest says",
     500: "The disk refuses",
     502: "The other server does not have it, or lies",
-    503: "The artifacts can't be reached",
+    503: "Too much at once, come again; or the artifacts can't be reached",
     507: "No room",
 }
 _WRITE_ERRORS = (400, 401, 403, 404, 405, 413, 500, 507)
@@ -116,7 +116,7 @@ def _repositories() -> Document:
                 "A file of a commit",
                 _parameters(repo=repo, ref="Full commit id", filename="Path of the file"),
                 _BYTES,
-                (400, 404),
+                (400, 404, 503),
             ),
             "post": _operation(
                 "Many files",
@@ -132,7 +132,7 @@ def _repositories() -> Document:
                         },
                     }
                 ),
-                batch,
+                (*batch, 503),
                 _body({"type": "array", "items": question}),
             ),
         },
@@ -147,7 +147,7 @@ def _repositories() -> Document:
                         tree={"type": "object", "additionalProperties": entry},
                     )
                 ),
-                (400, 404),
+                (400, 404, 503),
             )
         },
         "/1.0/bundles": {

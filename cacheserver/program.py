@@ -13,12 +13,18 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cacheserver.settings import ServerSettings, server_table
 from morphlib.errors import MorphError, Reason
 from morphlib.sideprogram import SideProgram
 from morphlib.text import make_printable
 
+if TYPE_CHECKING:
+    from cacheserver.hits import Hits
+    from cacheserver.uploads import Uploads
+
+_TIDY_SECONDS = 60.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _END_SECONDS = 8.0  # for answers that are being sent when the program has to end
 
@@ -83,7 +89,7 @@ def _serve(settings: ServerSettings, argv: Sequence[str]) -> None:
         ) from error
     threading.Thread(target=server.serve, daemon=True).start()
     start_collecting(settings, log_event)
-    assembled.hits.keep_saving()
+    keep_tidy(assembled.hits, assembled.uploads)
     logging.getLogger("morph.cacheserver").info("listening at %s port %d", *server.bind_addr[:2])
     if settings.port_file is not None:
         threading.Thread(
@@ -104,6 +110,22 @@ def _serve(settings: ServerSettings, argv: Sequence[str]) -> None:
     os._exit(0)
 
 
+def keep_tidy(hits: Hits, uploads: Uploads) -> threading.Event:
+    """Keep counts, and drop what was uploaded for nothing, now and then in a thread.
+
+    The event ends it.
+    """
+    stop = threading.Event()
+
+    def tidy() -> None:
+        while not stop.wait(_TIDY_SECONDS):
+            hits.try_to_save()
+            uploads.expire()
+
+    threading.Thread(target=tidy, daemon=True).start()
+    return stop
+
+
 def write_port(path: Path, port: int) -> None:
     """Write the port into a file in place: it may be a pipe, of which somebody waits to read."""
     try:
@@ -114,8 +136,18 @@ def write_port(path: Path, port: int) -> None:
         os._exit(1)
 
 
+class _OneLine(logging.Filter):
+    """Keeps names that clients made up from writing lines of their own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage().replace("\n", "\\n").replace("\t", "\\t")
+        record.msg, record.args = make_printable(text), ()
+        return True
+
+
 def _begin_log(settings: ServerSettings, argv: Sequence[str]) -> None:
     """Events go to the log that is asked for, or to standard error."""
+    logging.getLogger("morph.cacheserver").addFilter(_OneLine())
     if settings.log == "none":
         logging.getLogger("morph").addHandler(logging.NullHandler())
         logging.getLogger("morph").propagate = False

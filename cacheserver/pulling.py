@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from morphlib.cache.digests import parse_digest
 from morphlib.cache.names import SIGNATURES_SUFFIX
 from morphlib.cache.temporaries import remove_files
 
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _log = logging.getLogger("morph.cacheserver")
 
 
@@ -133,7 +135,7 @@ class Puller:
             digest = parse_digest(response.headers.get("Repr-Digest", ""))
             if response.status != 200:
                 raise PullError(502, f"{origin} answers {response.status} for {name}")
-            if not length.isdigit() or digest is None:
+            if not _LENGTH.fullmatch(length) or digest is None:
                 raise PullError(502, f"{origin} tells no length and digest of {name}")
             return self._uploads.receive(response, int(length), digest), digest
         except (OSError, http.client.HTTPException) as error:

@@ -7,6 +7,8 @@ import hashlib
 import logging
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +29,7 @@ from cacheserver.artifacts import BadNameError, OpenArtifact
 from cacheserver.gitanswers import GitQueryError
 from cacheserver.metrics import Metrics
 from cacheserver.openapi import describe_requests
+from cacheserver.room import BusyError, Held, HeldBody
 from morphlib.cache.names import key_of
 from morphlib.errors import MorphError
 from morphlib.sources.names import quote_url
@@ -34,6 +37,7 @@ from morphlib.sources.names import quote_url
 _log = logging.getLogger("morph.cacheserver")
 
 _OCTETS = {"Content-Type": "application/octet-stream", "Cache-Control": "no-cache"}
+_JSON = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
 
 
 class RefQuery(msgspec.Struct, frozen=True):
@@ -115,36 +119,55 @@ class _Reading:
 
     def get_file(self, environ: Environ) -> bottle.HTTPResponse:
         given = parameters(environ)
-        with _Unanswered(self._context.metrics, environ):
+        with self._holding(environ) as held:
             data = self._context.answers.read_file(
-                given.get("repo", ""), given.get("ref", ""), given.get("filename", "")
+                given.get("repo", ""), given.get("ref", ""), given.get("filename", ""), held
             )
-            return answer(data, headers=_OCTETS)
+            return answer(HeldBody(data, held), headers=_OCTETS)
 
     def get_files(self, environ: Environ) -> bottle.HTTPResponse:
         wanted = read_json(environ, list[FileQuery], self._context.max_request)
         results: list[dict[str, str]] = []
         left = self._context.max_file
-        for each in wanted:
-            entry = {"repo": each.repo, "ref": each.ref, "filename": each.filename}
-            try:
-                data = self._context.answers.read_file(each.repo, each.ref, each.filename)
-                if len(data) > left:
-                    raise GitQueryError("There are too many bytes in one answer")
-                left -= len(data)
-                entry["data"] = base64.b64encode(data).decode("ascii")
-            except GitQueryError as error:
-                self._context.metrics.git_errors.inc()
-                entry["error"] = str(error)
-            results.append(entry)
-        return json_answer(results)
+        read = self._context.answers.read_file
+        with self._holding(environ) as held:
+            for each in wanted:
+                entry = {"repo": each.repo, "ref": each.ref, "filename": each.filename}
+                try:
+                    data = read(each.repo, each.ref, each.filename, held, left)
+                    left -= len(data)
+                    entry["data"] = base64.b64encode(data).decode("ascii")
+                except GitQueryError as error:
+                    self._context.metrics.git_errors.inc()
+                    entry["error"] = str(error)
+                results.append(entry)
+            return answer(HeldBody(msgspec.json.encode(results), held), headers=_JSON)
 
     def get_tree(self, environ: Environ) -> bottle.HTTPResponse:
         given = parameters(environ)
         repo, ref = given.get("repo", ""), given.get("ref", "")
-        with _Unanswered(self._context.metrics, environ):
-            tree = self._context.answers.read_tree(repo, ref, given.get("path", ""))
-            return json_answer({"repo": repo, "ref": ref, "tree": tree})
+        with self._holding(environ) as held:
+            tree = self._context.answers.read_tree(repo, ref, given.get("path", ""), held)
+            body = msgspec.json.encode({"repo": repo, "ref": ref, "tree": tree})
+            return answer(HeldBody(body, held), headers=_JSON)
+
+    @contextmanager
+    def _holding(self, environ: Environ) -> Iterator[Held]:
+        """Room for an answer, which is given back with the answer, or at once if there is none.
+
+        Where there is too little, clients are asked to come again.
+        """
+        held = self._context.room.hold()
+        try:
+            with _Unanswered(self._context.metrics, environ):
+                yield held
+        except BusyError:
+            held.close()
+            environ["morph.why"] = "too many files are being sent"
+            raise refuse(503, **{"Retry-After": "1"}) from None
+        except BaseException:
+            held.close()
+            raise
 
     def get_bundle(self, environ: Environ) -> bottle.HTTPResponse:
         name = quote_url(parameters(environ).get("repo", "")) + ".bndl"

@@ -10,6 +10,7 @@ thread; bodies that nobody reads are not read; and every request is reported whe
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -20,13 +21,16 @@ from typing import Any
 
 from cheroot import server, wsgi
 
+from cacheserver.crowd import MOST_IDLE, limit_connections
 from cacheserver.filebody import BLOCK, FileBody
+from cacheserver.watch import Watch
 
 _log = logging.getLogger("morph.cacheserver")
 
 _MAX_HEADERS = 1 << 16
-_MAX_IDLE = 4096  # connections that are kept alive
 _LINGER = 2.0  # seconds that a client may go on sending after it was refused
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)\r\n")
+_ONCE = (b"Content-Length", b"Transfer-Encoding", b"Host", b"Authorization")
 _DISCARD = 1 << 16  # bytes of a body that are read only to keep the connection
 
 
@@ -48,6 +52,8 @@ class _Gateway(wsgi.Gateway_10):
     sent = 0
 
     def get_environ(self) -> Any:
+        # cheroot itself reads what nobody wanted, to keep the connection.
+        self.req.rfile = _Body(self.req, self.req.rfile)
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ["wsgi.file_wrapper"] = _keep
         return environ
@@ -61,6 +67,7 @@ class _Gateway(wsgi.Gateway_10):
             self.req.close_connection = True
             _log.info("request of %s ended early: %s", self.env["REMOTE_ADDR"], error)
         finally:
+            self.req.server.watch.end(self.req.conn)
             status = int(self.req.status[:3]) if self.req.status else 0
             seconds = time.monotonic() - began
             self.req.server.report(Finished(self.env, status, self.sent, seconds, complete))
@@ -100,15 +107,48 @@ class _Gateway(wsgi.Gateway_10):
         return body.length == 0
 
 
+class _Body(server.KnownLengthRFile):
+    """The body of a request, all of which has to come in the time that its length allows."""
+
+    def __init__(self, request: _Request, given: Any) -> None:
+        super().__init__(given.rfile, given.remaining)
+        self._request = request
+
+    def read(self, size: int | None = None) -> bytes:
+        watch, connection = self._request.server.watch, self._request.conn
+        watch.begin(connection, self.remaining)
+        data: bytes = super().read(size)
+        if not self.remaining:
+            watch.end(connection)
+        return data
+
+
 def _keep(body: FileBody, size: int = BLOCK) -> FileBody:
     return body
 
 
 class _HeaderReader(server.HeaderReader):
-    """Leaves out headers with underscores, which WSGI can't tell from those with dashes."""
+    """Reads headers as the standard has them, and takes nothing that proxies may read otherwise.
 
-    def _allow_header(self, key_name: bytes) -> bool:
-        return b"_" not in key_name
+    Those with underscores are left out: WSGI can't tell them from those with dashes.
+    """
+
+    def __call__(self, rfile: Any, hdict: Any = None) -> Any:
+        """Raises ValueError, which is answered with 400."""
+        found: dict[bytes, bytes] = {} if hdict is None else hdict
+        while (line := rfile.readline()) != b"\r\n":
+            match = _HEADER.fullmatch(line)
+            if match is None:
+                raise ValueError("Illegal header line.")
+            name, value = match[1].title(), match[2].strip()
+            if b"_" in name:
+                continue
+            if name in found:
+                if name in _ONCE:
+                    raise ValueError("A header is there twice.")
+                value = found[name] + b", " + value
+            found[name] = value
+        return found
 
 
 class _Request(server.HTTPRequest):
@@ -139,35 +179,6 @@ class _Request(server.HTTPRequest):
 
     def rfile_remaining(self) -> int:
         return int(getattr(self.rfile, "remaining", 0))
-
-
-class _Watch:
-    """Ends connections that take too long to say what they want, however often they send a byte."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._guard = threading.Lock()
-        self._since: dict[_Connection, float] = {}
-
-    def begin(self, connection: _Connection) -> None:
-        with self._guard:
-            self._since[connection] = time.monotonic()
-
-    def end(self, connection: _Connection) -> None:
-        with self._guard:
-            self._since.pop(connection, None)
-
-    def look(self) -> None:
-        """End those that began too long ago."""
-        with self._guard:
-            oldest = time.monotonic() - self._seconds
-            late = [each for each, since in self._since.items() if since < oldest]
-        for connection in late:
-            _log.info("%s takes too long to ask for something", connection.remote_addr)
-            try:
-                connection.socket.shutdown(socket.SHUT_RD)
-            except OSError:
-                pass  # it is gone already
 
 
 class _Connection(server.HTTPConnection):
@@ -205,7 +216,7 @@ class Server(wsgi.Server):
 
     ConnectionClass = _Connection
     max_request_header_size = _MAX_HEADERS
-    keep_alive_conn_limit = _MAX_IDLE
+    keep_alive_conn_limit = MOST_IDLE
 
     def __init__(
         self,
@@ -229,7 +240,12 @@ class Server(wsgi.Server):
         self.gateway = _Gateway
         self.report = report
         self.ssl_adapter = adapter
-        self.watch = _Watch(timeout)
+        self.watch = Watch(timeout)
+
+    def prepare(self) -> None:
+        """Listen. Raises OSError."""
+        super().prepare()
+        limit_connections(self)
 
     def process_conn(self, conn: _Connection) -> None:
         """Give a connection to a thread, or wait until there is something to read from it."""

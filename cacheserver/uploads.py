@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,14 @@ class Staged:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What was staged, and has a name now."""
+
+    name: str
+    since: float
+
+
 @dataclass(slots=True)
 class Uploads:
     """Uploads into one store. `max_size` is that of one file, in bytes."""
@@ -55,8 +64,9 @@ class Uploads:
     max_size: int
     now: Callable[[], float] = time.monotonic
     _staged: dict[str, Staged] = field(default_factory=dict)
+    _named: dict[str, Named] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
-    _publishing: threading.Lock = field(default_factory=threading.Lock)
+    _publishing: threading.RLock = field(default_factory=threading.RLock)
 
     def receive(self, stream: Readable, length: int, sha256: str) -> Path:
         """Write `length` bytes to a temporary file. Raises UploadError unless they are as said."""
@@ -80,7 +90,7 @@ class Uploads:
 
     def stage(self, stream: Readable, length: int, sha256: str) -> None:
         """Keep a file, for an hour, until it is published."""
-        self._expire()
+        self.expire()
         path = self.receive(stream, length, sha256)
         with self._guard:
             before = self._staged.get(sha256)
@@ -89,7 +99,7 @@ class Uploads:
             remove_files([before.path])
 
     def is_staged(self, sha256: str) -> bool:
-        self._expire()
+        self.expire()
         with self._guard:
             return sha256 in self._staged
 
@@ -99,31 +109,49 @@ class Uploads:
         Raises UploadError if a file is not staged, or a name is taken by other bytes.
         """
         check_names(key, wanted)
-        files = self._take(key, wanted)
+        files: dict[str, Path] = {}
         try:
-            return self.publish(key, files, wanted)
+            # Whoever waits for what this takes is to find it under its name.
+            with self._publishing:
+                self._take(key, wanted, files)
+                return self.publish(key, files, wanted)
         finally:
             remove_files(files.values())
 
-    def _take(self, key: str, wanted: Mapping[str, str]) -> dict[str, Path]:
+    def _take(self, key: str, wanted: Mapping[str, str], taken: dict[str, Path]) -> None:
         """The staged files that are not stored already; they are no longer staged then."""
         known = self.artifacts.manifest(key) or {}
         missing = {n: d for n, d in wanted.items() if n not in known or known[n].sha256 != d}
-        taken: dict[str, Path] = {}
-        with self._guard:
-            absent = [name for name, digest in missing.items() if digest not in self._staged]
+        names: dict[str, list[str]] = {}
+        for name, digest in missing.items():
+            names.setdefault(digest, []).append(name)
+        with self._guard, ExitStack() as opened:
+            others = {d: self._open_named(d, opened) for d in names if d not in self._staged}
+            absent = [name for d, found in others.items() if found is None for name in names[d]]
             if absent:
                 raise UploadError(409, f"not uploaded: {', '.join(sorted(absent))}")
-            owners: dict[str, str] = {}
-            for name, digest in missing.items():
-                if digest in owners:  # two names for the same bytes are two files
+            for digest, wanting in names.items():
+                original = others.get(digest)
+                if original is None:
+                    first = wanting.pop(0)
+                    original = taken[first] = self._staged.pop(digest).path
+                    self._named[digest] = Named(first, self.now())
+                for name in wanting:
                     taken[name] = self.artifacts.store.temporary()
                     with explain_failure("copy an artifact", self.artifacts.directory):
-                        shutil.copyfile(taken[owners[digest]], taken[name])
-                else:
-                    owners[digest] = name
-                    taken[name] = self._staged.pop(digest).path
-        return taken
+                        shutil.copyfile(original, taken[name])
+
+    def _open_named(self, digest: str, opened: ExitStack) -> Path | None:
+        """What was staged, and got the name of another source a moment ago.
+
+        Whoever asked whether it is staged before that need not send it again.
+        """
+        named = self._named.get(digest)
+        found = self.artifacts.open(named.name) if named is not None else None
+        if found is None:
+            return None
+        opened.callback(found.close)
+        return Path(f"/proc/self/fd/{found.descriptor}") if found.sha256 == digest else None
 
     def publish(self, key: str, files: Mapping[str, Path], digests: Mapping[str, str]) -> bool:
         """Move received files to their names. Returns whether anything was new.
@@ -164,9 +192,11 @@ class Uploads:
             raise UploadError(422, f"{key}{SIGNATURES_SUFFIX} holds no signatures")
         return signed
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Remove what was staged and that nobody gave a name."""
         with self._guard:
             old = self.now() - _STAGED_SECONDS
+            self._named = {d: each for d, each in self._named.items() if each.since >= old}
             expired = [digest for digest, each in self._staged.items() if each.since < old]
             remove_files([self._staged.pop(digest).path for digest in expired])
 

@@ -140,6 +140,7 @@ class _Writing:
             return self._fetch(wanted)
 
     def fetch_by_get(self, environ: Environ) -> bottle.HTTPResponse:
+        _refuse_head(environ)
         with self._admitted(environ):
             given = parameters(environ)
             wanted = FetchRequest(
@@ -164,6 +165,7 @@ class _Writing:
             return json_answer(answer, status=200 if answer["status"] == 0 else 404)
 
     def delete_by_get(self, environ: Environ) -> bottle.HTTPResponse:
+        _refuse_head(environ)
         with self._admitted(environ):
             try:
                 return json_answer(self._delete(parameters(environ).get("artifact", "")))
@@ -202,6 +204,12 @@ class _Writing:
             raise refuse(error.status, str(error)) from error
         except BadNameError as error:
             raise refuse(403, "that can't be the name of an artifact") from error
+
+
+def _refuse_head(environ: Environ) -> None:
+    """Who asks for the headers alone does not ask for anything to be done."""
+    if environ["REQUEST_METHOD"] == "HEAD":
+        raise refuse(405, Allow="GET")
 
 
 def _status(code: int) -> Mapping[str, str | int]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses of what may go better a moment later
 _BLOCK = 1 << 20
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Transfer:
                 raise UnfinishedError("the file changed on the server meanwhile")
             return int(match[2])
         length = response.headers.get("Content-Length", "")
-        if not length.isdecimal():
+        if not _LENGTH.fullmatch(length):
             raise RefusedError(self.name, "the server does not say how long it is")
         self._start_anew()
         self.digest = digest

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,16 +112,19 @@ class CacheServer:
 
 @contextmanager
 def running(
-    home: Path, *options: str, env: Mapping[str, str] | None = None
+    home: Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    wrap: Sequence[str] = (),
 ) -> Iterator[CacheServer]:
-    """A server with directories in `home`, at a port of its own."""
+    """A server with directories in `home`, at a port of its own. `wrap` precedes its command."""
     for name in ("artifacts", "gits", "bundles"):
         (home / name).mkdir(exist_ok=True)
     port_file = home / "port"
     port_file.unlink(missing_ok=True)
     with (home / "events").open("ab") as events, (home / "requests").open("ab") as requests:
         process = subprocess.Popen(
-            command(home, f"--port-file={port_file}", "--threads=8", *options),
+            [*wrap, *command(home, f"--port-file={port_file}", "--threads=8", *options)],
             stdin=subprocess.DEVNULL,
             stdout=requests,
             stderr=events,

@@ -37,6 +37,10 @@ def parse_address(text: str, default_port: int) -> Address:
     return Address(host, int(port) if port else default_port)
 
 
+#: Connections that may wait until they are accepted, for when many machines come at once.
+_BACKLOG = 1024
+
+
 def listen(address: str, port: int) -> socket.socket:
     """A listening socket; all addresses of the machine without one, any port for 0.
 
@@ -46,11 +50,11 @@ def listen(address: str, port: int) -> socket.socket:
     try:
         if everywhere and socket.has_dualstack_ipv6():
             return socket.create_server(
-                ("::", port), family=socket.AF_INET6, backlog=128, dualstack_ipv6=True
+                ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
             )
         infos = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM, flags=_FLAGS)
         family, _, _, _, where = infos[0]
-        return socket.create_server(where[:2], family=family, backlog=128)
+        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise MorphError(

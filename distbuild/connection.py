@@ -6,6 +6,7 @@ What is made of its messages is the business of a `Speaker`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,25 +17,22 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 from distbuild.addresses import Address
+from distbuild.complaints import complain, forgive
 from distbuild.framing import MAX_LINE, BadLine, LineDecoder, encode
 from distbuild.handshake import Party, RefusedError
 from distbuild.messages import Hello, Message, Ping, Proof, Refused, Role
 from distbuild.oldprotocol import answer_old, is_old, read_old
+from distbuild.pacing import Pace, Room
 
 _log = logging.getLogger("morph.distbuild")
 reactor: Any = _reactor
 
-#: A connection that says more than this in a second is not read for the rest of it.
-MOST_BYTES_PER_SECOND = 64 << 20
 #: With what the handshake of TLS begins.
 _TLS = b"\x16\x03"
-#: And one whose lines are no messages so often is closed.
+#: A connection whose lines are no messages so often is closed.
 _MOST_BAD_LINES = 100
-_MOST_TOLD = 1000
-
-
-#: By peer, why it was refused last, or refused us.
-_told: dict[str, str] = {}
+#: Seconds that the other side has to take what it is told at the end.
+_CLOSE_SECONDS = 10.0
 
 
 class Speaker(Protocol):
@@ -70,8 +68,10 @@ class Connection(LineOnlyReceiver):
         speakers: dict[Role, Callable[[Hello], Speaker]],
         *,
         is_client: bool = False,
+        room: Room | None = None,
     ) -> None:
         self._party = party
+        self._room = room or Room()
         self._is_client = is_client
         self._speakers = speakers
         self._speaker: Speaker | None = None
@@ -80,10 +80,12 @@ class Connection(LineOnlyReceiver):
         self._alive = LoopingCall(self._look_for_life)
         self._spoke = self._listened = 0.0
         self._bad_lines = 0
-        self._second = 0
-        self._bytes = 0
+        self._pace = Pace()
+        self._unheard: deque[bytes] = deque()
+        self._is_resting = False
         self._over = False
         self._deadline: Any = None
+        self._closing: Any = None
         self.is_slow = self.fell_silent = False
         self.peer = self._label = "?"
 
@@ -97,6 +99,9 @@ class Connection(LineOnlyReceiver):
         self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
         self._spoke = self._listened = reactor.seconds()
+        self._room.enter(self)
+        if self._over:
+            return
         self._ours = self._party.hello()
         self._deadline = reactor.callLater(self._party.heartbeat.handshake, self._begin_too_late)
         try:
@@ -109,7 +114,11 @@ class Connection(LineOnlyReceiver):
 
     def _begin_too_late(self) -> None:
         reason = f"no handshake within {self._party.heartbeat.handshake:g} seconds"
-        self._warn("%s: %s", reason)
+        self.abort(reason)
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once, without telling the other side."""
+        complain("%s: %s", self._label, reason)
         self._end(reason)
         self.transport.abortConnection()
 
@@ -121,22 +130,45 @@ class Connection(LineOnlyReceiver):
             )
         if self._over:
             return
-        now = int(reactor.seconds())
-        self._bytes = self._bytes + len(data) if now == self._second else len(data)
-        self._second = now
-        if self._bytes > MOST_BYTES_PER_SECOND:
-            self.transport.pauseProducing()
-            reactor.callLater(1.0, self._listen_again)
+        if not self._pace.count_bytes(reactor.seconds(), len(data)):
+            self._rest()
         super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted gives it no types
 
+    def _rest(self) -> None:
+        """Listen no more until this second is over."""
+        if not self._is_resting:
+            self._is_resting = True
+            self.transport.pauseProducing()
+            reactor.callLater(self._pace.rest(reactor.seconds()), self._listen_again)
+
     def _listen_again(self) -> None:
-        if not self._over:
+        self._is_resting = False
+        self._listened = reactor.seconds()  # what it said meanwhile was not even read
+        while self._unheard and not self._over and self._may_be_heard():
+            self._read(self._unheard.popleft())
+        if self._over:
+            self._unheard.clear()
+        elif self._unheard:
+            self._rest()
+        else:
             self.transport.resumeProducing()
+
+    def _may_be_heard(self) -> bool:
+        # Who asks and does not read the answers gets no more of them.
+        is_deaf = self.is_slow and self._theirs is not None and self._theirs.role is Role.INITIATOR
+        return not is_deaf and self._pace.take_message(reactor.seconds())
 
     def lineReceived(self, line: bytes) -> None:
         if self._over:
             return
         self._listened = reactor.seconds()
+        if self._unheard or not self._may_be_heard():
+            self._unheard.append(line)
+            self._rest()
+        else:
+            self._read(line)
+
+    def _read(self, line: bytes) -> None:
         if is_old(line):
             self._answer_old(line)
             return
@@ -157,13 +189,16 @@ class Connection(LineOnlyReceiver):
         self.refuse(f"a line is longer than {MAX_LINE} bytes")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._room.leave(self)
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         why = reason.getErrorMessage()
         if self._party.identity is not None:
             from distbuild.tls import describe_loss
 
             why = describe_loss(self.transport, reason)
             if self._theirs is None and not self._over:
-                self._warn("%s: %s", why)
+                complain("%s: %s", self._label, why)
         self._end(why)
 
     # The producer that transports tell of a full buffer
@@ -186,22 +221,16 @@ class Connection(LineOnlyReceiver):
 
     def refuse(self, reason: str) -> None:
         """Tell the other side why it is not listened to, and close the connection."""
-        self._warn("%s refused: %s", reason)
+        complain("%s refused: %s", self._label, reason)
         self.send(Refused(reason=reason))
         self.close(reason)
-
-    def _warn(self, text: str, reason: str) -> None:
-        """Once, though a peer may try again every second."""
-        if _told.get(self._label) != reason:
-            if len(_told) >= _MOST_TOLD:
-                _told.clear()
-            _told[self._label] = reason
-            _log.warning(text, self._label, reason)
 
     def close(self, reason: str) -> None:
         self._end(reason)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+        if self._closing is None:
+            self._closing = reactor.callLater(_CLOSE_SECONDS, self.transport.abortConnection)
 
     def _end(self, reason: str) -> None:
         if self._alive.running:
@@ -218,7 +247,7 @@ class Connection(LineOnlyReceiver):
             case Ping():
                 pass
             case Refused(reason=reason):
-                self._warn("%s refuses us: %s", reason)
+                complain("%s refuses us: %s", self._label, reason)
                 self.close(reason)
             case Hello() if self._theirs is None:
                 self._party.check_hello(message, self._speakers)
@@ -244,7 +273,9 @@ class Connection(LineOnlyReceiver):
 
     def _greet(self, theirs: Hello) -> None:
         self._forget_deadline()
-        _told.pop(self._label, None)
+        self._room.settle(self)
+        self._pace.suit(theirs.role)
+        forgive(self._label)
         speaker = self._speakers[theirs.role](theirs)
         self._speaker = speaker
         self._decoder = LineDecoder(speaker.union)

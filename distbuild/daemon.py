@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.protocol import Factory
@@ -14,6 +16,7 @@ from twisted.logger import LogLevel, formatEvent, globalLogBeginner
 from distbuild.connection import Connection, Speaker, reactor
 from distbuild.handshake import Party
 from distbuild.messages import Hello, Role
+from distbuild.pacing import Room
 
 _log = logging.getLogger("morph.distbuild")
 
@@ -28,10 +31,11 @@ class ConnectionFactory(Factory):
     def __init__(self, party: Party, speakers: Speakers, *, is_client: bool) -> None:
         self._party = party
         self._is_client = is_client
+        self._room = Room()
         self._speakers = dict(speakers)
 
     def buildProtocol(self, addr: Any) -> Connection:
-        return Connection(self._party, self._speakers, is_client=self._is_client)
+        return Connection(self._party, self._speakers, is_client=self._is_client, room=self._room)
 
 
 def make_factory(party: Party, speakers: Speakers, host: str | None) -> Any:
@@ -59,9 +63,17 @@ def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def run() -> None:
     """Run until SIGTERM or SIGINT comes."""
+    _allow_many_files()
     observers: list[Any] = [observe]
     globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
     reactor.run()
+
+
+def _allow_many_files() -> None:
+    """As many connections as the machine lets us have: each is a file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def observe(event: Any) -> None:

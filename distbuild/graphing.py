@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from distbuild.progressing import describe_work
 from distbuild.sharedcache import SharedCache
 from morphlib.errors import MorphError
 
+#: Graphs that are computed at a time: that takes memory, and many would all be slow.
+_MOST_AT_ONCE = 8
 #: Seconds that are waited for a helper, which may be starting.
 _HELPER_SECONDS = 10.0
 #: So much of the end of standard error is given as the reason of a failure, in bytes.
@@ -40,10 +43,21 @@ class Graphing:
         self._call = tuple(call)
         self._scheduler = scheduler
         self._programs: dict[str, Program] = {}
+        self._waiting: deque[tuple[Build, bool]] = deque()
 
     def start(self, build: Build, *, patient: bool) -> None:
         """Compute a build's graph. Without `patient` a helper has to be there, or come soon."""
         build.tell(GraphingStarted(build=build.id))
+        self._waiting.append((build, patient))
+        self._begin_some()
+
+    def _begin_some(self) -> None:
+        while self._waiting and len(self._programs) < _MOST_AT_ONCE:
+            build, patient = self._waiting.popleft()
+            if not build.is_over:
+                self._begin(build, patient=patient)
+
+    def _begin(self, build: Build, *, patient: bool) -> None:
         request = build.request
         names = [request.repo, request.ref, request.morphology]
         names += [request.original_ref] if request.original_ref else []
@@ -58,6 +72,7 @@ class Graphing:
         def ended(status: int) -> None:
             if self._programs.pop(build.id, None) is not None and not build.is_over:
                 self._computed(build, status, bytes(output), bytes(errors))
+            self._begin_some()
 
         program = self._helpers.run(argv, b"", keep, ended)
         self._programs[build.id] = program
@@ -74,6 +89,7 @@ class Graphing:
         program = self._programs.pop(build.id, None)
         if program is not None:
             self._helpers.cancel(program)
+            self._begin_some()
 
     def _computed(self, build: Build, status: int, output: bytes, errors: bytes) -> None:
         if status != 0:

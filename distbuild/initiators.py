@@ -23,6 +23,9 @@ from distbuild.messages import (
 from distbuild.progressing import describe_work
 from morphlib.errors import MorphError
 
+#: Builds that go on at a time: that one connection asked for, and all.
+MOST_BUILDS_EACH, MOST_BUILDS = 20, 1000
+
 _NOT_RUNNING = "Given build-request ID does not match any running build IDs."
 _NOT_RECENT = (
     "Given build-request ID does not match any recent build IDs (the status information for this"
@@ -81,6 +84,9 @@ class Initiator:
         builds = self._controller.builds
         match message:
             case BuildRequest():
+                if refusal := self._too_many():
+                    self.tell(BuildFailed(build="none", reason=refusal))
+                    return
                 try:
                     self._controller.begin(message, self)
                 except MorphError as error:
@@ -102,6 +108,15 @@ class Initiator:
                 self._answer(name, describe_running(builds.running()))
             case _:
                 pass
+
+    def _too_many(self) -> str:
+        """Why no more builds may be asked for now, if so."""
+        running = self._controller.builds.running()
+        if sum(self in build.followers for build in running) >= MOST_BUILDS_EACH:
+            return f"so many builds on one connection ({MOST_BUILDS_EACH}) are not begun"
+        if len(running) >= MOST_BUILDS:
+            return f"the controller has {MOST_BUILDS} builds going on already: try again later"
+        return ""
 
     def _answer(self, name: str, text: str, *, found: bool = True) -> None:
         self.tell(RequestOutput(id=name, message=text[:60_000], found=found))

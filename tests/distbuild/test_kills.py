@@ -103,7 +103,7 @@ def test_a_builder_that_hangs_costs_no_build(networks: Networks) -> None:
 
 def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> None:
     network = networks()
-    network.change_app("sleep 5")
+    network.change_app("sleep 20")
     running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
     step_log = network.wait_for_app()
     build = network.find_id()
@@ -114,7 +114,7 @@ def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> 
     # What was being built went on, and was not begun a second time.
     assert "app is already building on 127.0.0.1:" in ran.out
     assert ran.out.count("Started building app on") == 1
-    assert step_log.read_text().count("sleep 5") <= 1
+    assert step_log.read_text().count("sleep 20") <= 1
 
 
 @pytest.mark.parametrize("ends", ["before it is back", "after that"])

@@ -44,7 +44,7 @@ def deploy(session: Session, arguments: Sequence[str], command: str, *, upgrade:
             reason=Reason.USAGE,
             hint=f"usage: morph {command} CLUSTER [DEPLOYMENT...] [NAME.KEY=VALUE...]",
         )
-    from morphlib.deploy.runner import reserved_descriptor
+    from morphlib.deploy.descriptors import reserved_descriptor
 
     with ExitStack() as stack:
         log = stack.enter_context(reserved_descriptor())

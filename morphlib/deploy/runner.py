@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from morphlib.build import syscalls
+from morphlib.deploy.descriptors import log_pipe, occupy
 from morphlib.deploy.extensions import Extension, ExtensionKind, command_of
 from morphlib.deploy.orphans import end_children
 from morphlib.deploy.parameters import size_of
@@ -86,7 +87,7 @@ def run_extension(
     with contextlib.ExitStack() as stack:
         program = stack.enter_context(_runnable(extension, around.scratch))
         stdin = stack.enter_context(_standard_input(extension, around.turn))
-        reading = stack.enter_context(_log_pipe(around.log))
+        reading = stack.enter_context(log_pipe(around.log))
         # There must be no moment at which it runs and an interruption would not end it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
@@ -174,47 +175,6 @@ def _too_large(extension: Extension, environment: Mapping[str, str]) -> MorphErr
         reason=Reason.DEPLOY,
         hint=f"The largest variables are {shown}.",
     )
-
-
-@contextlib.contextmanager
-def reserved_descriptor() -> Iterator[int]:
-    """A descriptor for workers to use, reserved while there are few: shells take one digit only.
-
-    Where all such numbers are taken it is one that our caller left open. It goes on to lead where
-    it does in this process; workers have no use for that.
-    """
-    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        yield fd if fd < 10 else next((low for low in range(3, 10) if _is_inherited(low)), fd)
-    finally:
-        os.close(fd)
-
-
-def _is_inherited(fd: int) -> bool:
-    """What we opened ourselves is not inheritable."""
-    try:
-        return os.get_inheritable(fd)
-    except OSError:
-        return False
-
-
-def occupy(fd: int) -> None:
-    """Let a descriptor lead nowhere, wherever it led."""
-    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(nothing, fd, inheritable=False)
-    os.close(nothing)
-
-
-@contextlib.contextmanager
-def _log_pipe(fd: int) -> Iterator[int]:
-    """A pipe whose writing end is `fd`. Gives the reading end."""
-    reading, writing = os.pipe()
-    os.dup2(writing, fd, inheritable=False)
-    os.close(writing)
-    try:
-        yield reading
-    finally:
-        os.close(reading)
 
 
 @contextlib.contextmanager

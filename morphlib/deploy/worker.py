@@ -22,10 +22,11 @@ from morphlib import events, process
 from morphlib.cache.failures import storage_error
 from morphlib.credentials import hide_credentials
 from morphlib.deploy import model
+from morphlib.deploy.descriptors import occupy
 from morphlib.deploy.model import DeployContext, Done, FromWorker, Job, Ready, Told, Unusable
 from morphlib.deploy.namespace import enter_deploy_namespace
 from morphlib.deploy.pipeline import Pipeline
-from morphlib.deploy.runner import ENDING, PATIENCE, hurry, occupy
+from morphlib.deploy.runner import ENDING, PATIENCE, hurry
 from morphlib.errors import MorphError, MorphErrors, Reason
 
 #: Seconds of clearing up that nobody needs to be told of.

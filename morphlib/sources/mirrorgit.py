@@ -23,12 +23,20 @@ def clone_mirror(url: str, into: Path) -> None:
 
 
 def fetch_all(git_dir: Path, url: str) -> None:
-    """Bring a mirror up to date with its origin. Raises ProcessError."""
+    """Bring a mirror up to date with its origin. Raises ProcessError.
+
+    What comes is there at once, as one pack. Taken apart, a commit would be found before its tree
+    by whoever looks meanwhile, and for ever if the fetch is killed.
+    """
     options = ["--prune", "--quiet", "--no-auto-maintenance", "--no-write-fetch-head", "--force"]
     if is_local(url):
         options.append(_LOCAL_UPLOAD_PACK)
     run_git(
-        ["fetch", *options, "--end-of-options", origin_of(url), "+refs/*:refs/*"], git_dir=git_dir
+        [
+            *("-c", "fetch.unpackLimit=1", "fetch", *options),
+            *("--end-of-options", origin_of(url), "+refs/*:refs/*"),
+        ],
+        git_dir=git_dir,
     )
 
 

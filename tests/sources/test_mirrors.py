@@ -96,6 +96,18 @@ def test_update_prunes_and_follows_rewritten_branches(
         mirror.resolve("old")
 
 
+def test_what_is_fetched_is_there_at_once(mirrors: MirrorCache, repository: Repository) -> None:
+    mirror = mirrors.obtain(str(repository.path))
+    packs = len(list(mirror.path.glob("objects/pack/*.pack")))
+    repository.commit({"new": "file", "in/another": "directory"})
+    assert not mirror.has(repository.head)
+    MirrorCache(mirrors.directory).obtain(str(repository.path), [repository.head])
+    assert mirror.has(repository.head)
+    # One by one, a commit would be seen before its tree, and stay alone if the fetch was killed.
+    assert not [path for path in mirror.path.glob("objects/??/*") if path.is_file()]
+    assert len(list(mirror.path.glob("objects/pack/*.pack"))) == packs + 1
+
+
 def test_no_git_update(repository: Repository, tmp_path: Path) -> None:
     url = str(repository.path)
     frozen = MirrorCache(tmp_path / "gits", no_git_update=True)

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
+from distbuild.faults import STATUS_MACHINE
 from distbuild.framing import LineDecoder, encode
 from distbuild.helper import session_members
 from distbuild.messages import Message, Ping
@@ -139,19 +141,6 @@ def builders(tmp_path: Path) -> Iterator[Callable[..., Builder]]:
     yield make
     for builder in made:
         builder.close()
-
-
-def processes_of(world: World) -> list[str]:
-    """Command lines of what runs with the world's directories."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(world.temp) in text:
-            found.append(text)
-    return found
 
 
 def test_steps_are_built_one_after_another_by_the_same_processes(
@@ -308,3 +297,28 @@ def test_what_is_no_step_is_refused(builders: Callable[..., Builder], line: byte
     assert builder.child.wait(PATIENCE) == 2
     assert builder.child.stderr is not None
     assert builder.child.stderr.read().startswith(b"ERROR: standard input has no step: ")
+
+
+def test_a_single_step_is_built_by_a_program_of_its_own(builders: Callable[..., Builder]) -> None:
+    builder = builders()
+    step = builder.step("app")
+
+    def build(given: bytes) -> subprocess.CompletedProcess[bytes]:
+        options = [f"--{name}={value}" for name, value in builder.world.settings.items()]
+        options += ["--no-default-configs", "--artifact-cache-server=", "--build-log-on-stdout"]
+        return subprocess.run(
+            [str(MORPH), *options, "worker-build", "--", step.name],
+            input=given,
+            capture_output=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(builder.world.root)},
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    built = build(encode(step))
+    assert (built.returncode, built.stderr) == (0, b"")
+    assert b"building app\n" in built.stdout
+    failed = build(encode(Step(**{**asdict(step), "key": "0" * 64})))
+    assert failed.returncode == STATUS_MACHINE
+    assert failed.stderr.startswith(b"ERROR: no source of systems/demo.morph at ")
+    assert build(b"nonsense\n").returncode == 2

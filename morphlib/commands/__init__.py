@@ -71,6 +71,13 @@ _COMMANDS = (
     Command(
         "generate-signing-key", "FILE [NAME]", "Make a key to sign artifacts with", Needs.NOTHING
     ),
+    Command(
+        "graph-state-machines",
+        "",
+        "Draw what controllers make of jobs, workers and requests",
+        Needs.NOTHING,
+        hidden=True,
+    ),
     Command("help", "[TOPIC]", "Show help for a command or an extension", Needs.NOTHING),
     Command("help-all", "[TOPIC]", "Show help with all options and commands", Needs.NOTHING),
     Command("help-extensions", "", "List extensions for deployment", Needs.NOTHING),

@@ -160,13 +160,17 @@ class Settings:
         group=Group.ADVANCED,
     )
     signing_key: Path | None = path_field(
-        None, "file with the private key that signs what is built here", group=Group.ADVANCED
+        None,
+        "file with the private key that signs what is built here",
+        group=Group.ADVANCED,
+        metavar="FILE",
     )
     trusted_keys: Path | None = path_field(
         None,
         "file of the public keys, one of which has to have signed what cache servers have"
         " (default: signatures do not matter)",
         group=Group.ADVANCED,
+        metavar="FILE",
     )
     git_resolve_cache_server: str | None = text_field(
         None,

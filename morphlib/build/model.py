@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from morphlib.cache.remote import RemoteArtifacts
-from morphlib.cache.signing import SigningKey
 from morphlib.cache.store import ArtifactStore, Sign
 from morphlib.events import AnyEvent
 from morphlib.graph.model import BuildGraph
 from morphlib.sources.aliases import Aliases
 from morphlib.sources.mirrors import MirrorCache
 from morphlib.text import make_valid
+
+if TYPE_CHECKING:
+    from morphlib.cache.signing import SigningKey
 
 
 class OnError(StrEnum):

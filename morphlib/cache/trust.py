@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.names import SIGNATURES_SUFFIX
 from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.signatures import LARGEST, Content, Signatures, decode_signatures
-from morphlib.cache.signing import TrustedKeys
 from morphlib.errors import MorphError, Reason
+
+if TYPE_CHECKING:
+    from morphlib.cache.signing import TrustedKeys
 
 
 class UntrustedError(MorphError):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from morphlib.cache.remote import Access, RemoteArtifacts
-from morphlib.cache.signing import SigningKey, load_signing_key, load_trusted_keys
 from morphlib.commands.session import Session
 from morphlib.errors import MorphError, Reason
 from morphlib.events import AnyEvent, Listener, Status
 from morphlib.settings import Settings, default_values, derive_settings
+
+if TYPE_CHECKING:
+    from morphlib.cache.signing import SigningKey
 
 _OF_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
@@ -31,7 +34,11 @@ def open_cache_server(session: Session, url: str) -> RemoteArtifacts | None:
     parts = urlsplit(url)
     if token and parts.scheme == "http" and parts.hostname not in _OF_THIS_MACHINE:
         session.warn(f"The token for {url} can be read by whoever sees the network: use https")
-    trusted = None if settings.trusted_keys is None else load_trusted_keys(settings.trusted_keys)
+    trusted = None
+    if settings.trusted_keys is not None:
+        from morphlib.cache.signing import load_trusted_keys
+
+        trusted = load_trusted_keys(settings.trusted_keys)
     access = Access(token, settings.server_certificate, settings.server_authorities)
     listener = session.listener
     if url == default_server():
@@ -42,7 +49,11 @@ def open_cache_server(session: Session, url: str) -> RemoteArtifacts | None:
 def open_signing_key(session: Session) -> SigningKey | None:
     """The key to sign what is built with, if there is one. Raises MorphError (CONFIG)."""
     path = session.settings.signing_key
-    return None if path is None else load_signing_key(path)
+    if path is None:
+        return None
+    from morphlib.cache.signing import load_signing_key
+
+    return load_signing_key(path)
 
 
 def default_server() -> str:

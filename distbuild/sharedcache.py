@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from distbuild.addresses import Address
 from distbuild.graphs import GraphSource
-from morphlib.cache.remote import RemoteArtifacts
+from morphlib.cache.remote import Access, RemoteArtifacts
 from morphlib.cache.signing import TrustedKeys, load_trusted_keys
 from morphlib.cache.trust import find_whole
 from morphlib.errors import MorphError, Reason
@@ -33,12 +34,15 @@ class TransferError(Exception):
 @dataclass(frozen=True, slots=True)
 class SharedCache:
     """`reading` and `writing` are the URLs of two servers over one directory. With `trusted` keys,
-    what nobody signed counts as absent; workers, which use it, look closer."""
+    what nobody signed counts as absent; workers, which use it, look closer. `certificate` and
+    `authorities` are PEM files for servers with TLS."""
 
     reading: str
     writing: str
     token: str = ""
     trusted: TrustedKeys | None = None
+    certificate: Path | None = None
+    authorities: Path | None = None
 
     def url_of(self, name: str) -> str:
         from urllib.parse import quote
@@ -53,7 +57,8 @@ class SharedCache:
             if isinstance(event, Status) and event.level == "warning":
                 problems.append(event.text)
 
-        remote = RemoteArtifacts(self.reading, trusted=self.trusted, listener=note)
+        access = Access("", self.certificate, self.authorities)
+        remote = RemoteArtifacts(self.reading, access=access, trusted=self.trusted, listener=note)
         found = find_whole(remote, {source.key: source.files for source in sources})
         if remote.is_dead:
             raise MorphError(f"Failed to annotate build graph: {problems[0]}", reason=Reason.CACHE)
@@ -86,7 +91,11 @@ class SharedCache:
             headers["Authorization"] = f"Bearer {self.token}"
         timeout = Timeout(connect=_CONNECT_SECONDS, read=_PULL_SECONDS)
         try:
-            with PoolManager(timeout=timeout) as pool:
+            files = {"cert_file": self.certificate, "ca_certs": self.authorities}
+            tls: dict[str, Any] = {
+                name: str(path) for name, path in files.items() if path is not None
+            }
+            with PoolManager(timeout=timeout, **tls) as pool:
                 reply = pool.request(
                     "POST",
                     f"{_root(self.writing)}/1.0/fetch",
@@ -105,7 +114,13 @@ class SharedCache:
 
 
 def open_shared_cache(
-    reading: str, writing: str, token_file: Path | None, trusted_keys: Path | None = None
+    reading: str,
+    writing: str,
+    token_file: Path | None,
+    trusted_keys: Path | None = None,
+    *,
+    certificate: Path | None = None,
+    authorities: Path | None = None,
 ) -> SharedCache:
     """Check the settings, so that mistakes show when a daemon starts. Raises MorphError."""
     for setting, url in (("artifact-cache-server", reading), ("writeable-cache-server", writing)):
@@ -124,7 +139,7 @@ def open_shared_cache(
                 f"can't read the token in {token_file}: {error}", reason=Reason.CONFIG
             ) from error
     trusted = None if trusted_keys is None else load_trusted_keys(trusted_keys)
-    return SharedCache(reading, writing, token, trusted)
+    return SharedCache(reading, writing, token, trusted, certificate, authorities)
 
 
 def _root(url: str) -> str:

@@ -55,6 +55,8 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         settings.writeable_cache_server,
         settings.writeable_cache_server_token_file,
         settings.trusted_keys,
+        certificate=settings.server_certificate,
+        authorities=settings.server_authorities,
     )
     party = read_party(Role.CONTROLLER, settings)
     call = morph_call(session, "controller")

@@ -20,15 +20,18 @@ from distbuild.certificates import Identity, is_for_host, read_identity
 from distbuild.connection import Connection
 from distbuild.conversation import ConnectionLost, Conversation
 from distbuild.framing import encode
+from distbuild.graphs import GraphSource
 from distbuild.handshake import Party
 from distbuild.messages import Ping, Role, ToInitiator
+from distbuild.sharedcache import TransferError, open_shared_cache
 from distbuild.workermessages import ToHelper
+from morphlib.definitions.models import Kind
 from morphlib.errors import MorphError
 from morphlib.process import wait_until
 from tests.commandline import MORPH
 from tests.commands.world import World
 from tests.distbuild.authorities import CLIENTS_ONLY, Authority
-from tests.distbuild.network import PATIENCE, Network
+from tests.distbuild.network import CACHE_SERVER, PATIENCE, Network
 from tests.distbuild.test_connection import Peer
 
 HOSTS = ("localhost", "127.0.0.1")
@@ -447,3 +450,45 @@ def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> by
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
     return ours.getpeercert(binary_form=True)
+
+
+def test_a_controller_uses_a_shared_cache_that_wants_certificates(
+    authority: Authority, tmp_path: Path
+) -> None:
+    port_file = tmp_path / "cache.port"
+    (tmp_path / "artifacts").mkdir()
+    command = [str(CACHE_SERVER), "--no-default-configs", "--no-fcgi", "--enable-writes"]
+    command += [f"--port-file={port_file}", f"--artifact-dir={tmp_path / 'artifacts'}"]
+    command += [f"--repo-dir={tmp_path}", f"--bundle-dir={tmp_path}", "--tls-clients-only"]
+    command += [f"--tls-certificate={authority.sign('cache', *HOSTS)}"]
+    command += [f"--tls-client-ca={authority.file}"]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    source = GraphSource(
+        key="0f" * 32,
+        name="lib",
+        component="lib",
+        kind=Kind.CHUNK,
+        needs=(),
+        files=("0f" * 32 + ".chunk.lib",),
+        logs=(),
+        cost=1.0,
+    )
+    try:
+        assert wait_until(
+            lambda: port_file.exists() and port_file.read_text().endswith("\n"), PATIENCE
+        )
+        url = f"https://127.0.0.1:{int(port_file.read_text())}/"
+        ours = authority.sign("controller", *HOSTS)
+        shared = open_shared_cache(url, url, None, certificate=ours, authorities=authority.file)
+        assert shared.present([source]) == frozenset()
+        with pytest.raises(TransferError, match=f"{url} answers "):  # there is no such worker
+            shared.pull(Address("127.0.0.1", 1), source)
+        stranger = open_shared_cache(url, url, None, authorities=authority.file)
+        with pytest.raises(MorphError, match="Failed to annotate build graph"):
+            stranger.present([source])
+        with pytest.raises(TransferError) as raised:
+            stranger.pull(Address("127.0.0.1", 1), source)
+        assert "answers" not in str(raised.value)
+    finally:
+        child.terminate()
+        child.wait(30)

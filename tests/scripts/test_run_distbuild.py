@@ -13,20 +13,24 @@ import pytest
 
 from tests.commandline import MORPH
 from tests.commands.world import SYSTEM, World
+from tests.distbuild.authorities import Authority
 from tests.distbuild.conftest import world as world
 
 SCRIPT = MORPH.parent / "scripts" / "run-distbuild"
 
 
 @contextmanager
-def running(world: World, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    world: World, *options: str, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The script, and the port of its controller."""
     pipe = world.root / "port"
     os.mkfifo(pipe)
     settings = {k: v for k, v in world.settings.items() if k not in ("cachedir", "builders")}
+    settings |= more
     command = [str(SCRIPT), f"--datadir={world.root / 'net'}", f"--port-file={pipe}", *options]
     child = subprocess.Popen(
-        [*command, "--", *(f"--{name}={value}" for name, value in settings.items())],
+        [*command, "--", *(f"--{n.replace('_', '-')}={v}" for n, v in settings.items())],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -40,6 +44,25 @@ def running(world: World, *options: str) -> Iterator[tuple[subprocess.Popen[str]
 
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_helpers_know_certificates_too(world: World, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = {
+        "distbuild_certificate": str(authority.sign("all", "localhost", "127.0.0.1")),
+        "distbuild_authorities": str(authority.file),
+    }
+    with running(world, **tls) as (_, port):
+        ran = world.run(
+            "distbuild",
+            SYSTEM,
+            "shell",
+            controller_initiator_address="127.0.0.1",
+            controller_initiator_port=port,
+            initiator_step_output_dir=str(world.root / "logs"),
+            **tls,
+        )
+        assert ran.status == 0, ran.out + ran.err
 
 
 def test_a_network_in_one_command(world: World) -> None:

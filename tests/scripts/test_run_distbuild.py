@@ -57,6 +57,7 @@ def test_helpers_know_certificates_too(world: World, tmp_path: Path) -> None:
             "distbuild",
             SYSTEM,
             "shell",
+            env=None,
             controller_initiator_address="127.0.0.1",
             controller_initiator_port=port,
             initiator_step_output_dir=str(world.root / "logs"),

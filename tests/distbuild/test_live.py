@@ -84,6 +84,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_programs_get_the_events_of_a_local_build(network: Network) -> None:
+    network.build("base", "lib")
     network.change_app("echo for programs", "sleep 1")
     ran = network.build("--progress=json")
     told = events_of(ran.out)
@@ -111,7 +112,9 @@ def test_programs_get_the_events_of_a_local_build(network: Network) -> None:
 
 
 def test_who_comes_later_sees_for_how_long_it_goes_on(network: Network) -> None:
+    network.build("base", "lib")
     network.change_app("echo later", "sleep 6")
+    network.forget()
     ran = network.run("distbuild-start", SYSTEM)
     assert ran.status == 0, ran.out + ran.err
     build = network.find_id()

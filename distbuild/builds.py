@@ -76,6 +76,15 @@ class Builds:
     def __init__(self) -> None:
         self._builds: dict[str, Build] = {}
 
+    def asked_by(self, request: BuildRequest) -> Build | None:
+        """The build that this very request led to, if it came before. Ids of requests are as hard
+        to guess as those of builds."""
+        found = (each for each in self._builds.values() if each.request.id == request.id)
+        return next((build for build in found if build.request == request), None)
+
+    def forget(self, build: Build) -> None:
+        del self._builds[build.id]
+
     def new(self, request: BuildRequest, initiator: str, name: str = "") -> Build:
         build = Build(name or f"build-{secrets.token_hex(6)}", request, initiator)
         self._builds[build.id] = build

@@ -108,7 +108,11 @@ class Controller:
 
     def begin(self, request: BuildRequest, initiator: Initiator) -> None:
         build = self.builds.new(request, initiator.name)
-        self._journal.add(Begun(build.id, request, build.initiator, build.began))
+        try:
+            self._journal.add(Begun(build.id, request, build.initiator, build.began))
+        except MorphError:
+            self.builds.forget(build)
+            raise
         self.history.touch()
         self.means.tell(f"Build {build.id}: {request.repo} {request.ref} {request.morphology}")
         passing("controller", "begin")

@@ -86,13 +86,13 @@ class Initiator:
                 try:
                     follower.take(conversation.hear())
                 except ConnectionLost as error:
-                    if not follower.build:
-                        raise
                     conversation.close()
                     follower.lose()
                     self.tell(f"{error.message}; trying to reach it again")
                     conversation = self._reconnect()
-                    conversation.say(m.BuildAttach(id=new_id(), build=follower.build))
+                    # Without an answer yet, the same again: the request says by its id which.
+                    again = m.BuildAttach(id=new_id(), build=follower.build)
+                    conversation.say(again if follower.build else first)
         except KeyboardInterrupt:
             self.tell(
                 "Stopping initiator process. To cancel the build use `morph distbuild-cancel"

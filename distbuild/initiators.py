@@ -83,6 +83,8 @@ class Initiator:
     def heard(self, message: FromInitiator) -> None:
         builds = self._controller.builds
         match message:
+            case BuildRequest() if (known := builds.asked_by(message)) is not None:
+                self._attach(message.id, known)  # who asked did not hear that it was begun
             case BuildRequest():
                 if refusal := self._too_many():
                     self.tell(BuildFailed(build="none", reason=refusal))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.builders import SILENT_SECONDS
+from distbuild.crashing import CRASH_STATUS
 from morphlib.process import wait_until
 from tests.commands.world import SYSTEM
 from tests.distbuild.network import PATIENCE, Meanwhile, Network
@@ -115,6 +116,26 @@ def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> 
     assert "app is already building on 127.0.0.1:" in ran.out
     assert ran.out.count("Started building app on") == 1
     assert step_log.read_text().count("sleep 20") <= 1
+
+
+def test_a_controller_that_dies_before_it_answers_is_asked_again(networks: Networks) -> None:
+    """The build that it wrote down is taken up, and no second one is begun."""
+    network = networks()
+    network.processes["controller"].kill()
+    network.processes["controller-helper"].child.wait(30)
+    network.start_controller(crash_condition="controller:begin:1")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    assert network.processes["controller"].child.wait(PATIENCE) == CRASH_STATUS
+    network.processes["controller-helper"].child.wait(30)
+    network.start_controller()
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    log = network.log("controller")
+    assert log.count("Taking up build") == 1
+    begun = {
+        line.split("Build ")[1].split(":")[0] for line in log.splitlines() if "Build build" in line
+    }
+    assert len(begun) == 1
 
 
 @pytest.mark.parametrize("ends", ["before it is back", "after that"])

@@ -42,7 +42,7 @@ def remove_tree(path: Path) -> None:
 def refuse_mounts(path: Path) -> None:
     """Raise OSError if something is mounted in a tree, so that nothing outside of it is lost."""
     real = path.parent.resolve() / path.name
-    for mounted in _mount_points():
+    for mounted in mount_points():
         if mounted == real or real in mounted.parents:
             raise OSError(errno.EBUSY, "Something is mounted there", os.fspath(mounted))
 
@@ -111,7 +111,8 @@ def _is_directory(found: os.stat_result) -> bool:
     return found.st_mode & 0o170000 == 0o040000
 
 
-def _mount_points() -> list[Path]:
+def mount_points() -> list[Path]:
+    """Where something is mounted, as this process sees it, in the order of mounting."""
     with Path("/proc/self/mountinfo").open("rb") as file:
         fields = [line.split(b" ")[4] for line in file]
     return [Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", _unescape, each))) for each in fields]

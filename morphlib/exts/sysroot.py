@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from morphlib.cache.trees import mount_points
 from morphlib.errors import MorphError, Reason
 from morphlib.process import run
-from morphlib.writeexts.aside import check_way, new_directory
+from morphlib.writeexts.aside import ENDING_WITH_US, check_way, new_directory
 from morphlib.writeexts.base import Base, UnknownChangeError, read_base, read_changes
 from morphlib.writeexts.basetar import write_changes_tar
 from morphlib.writeexts.extension import WriteExtension
@@ -19,6 +20,7 @@ from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
 _UNPACK = (
+    *ENDING_WITH_US,
     "tar",
     "--extract",
     "--force-local",
@@ -28,17 +30,25 @@ _UNPACK = (
     "--xattrs",
     "--xattrs-include=*",
 )
-_COPY = ("cp", "-a", "--reflink=auto", "--no-target-directory", "--remove-destination", "--")
+_COPY = (
+    *ENDING_WITH_US,
+    "cp",
+    "-a",
+    "--reflink=auto",
+    "--no-target-directory",
+    "--remove-destination",
+    "--",
+)
 
 
 class WriteSysroot(WriteExtension):
     description = """
         Copy the system into a directory, with owners, modes, times, links and extended
         attributes. A directory that is not there yet, or is empty, appears when all is copied. One
-        that has something in it is merged with the system, whose files win: all is copied to a
-        hidden directory inside of it, for which there must be room, and then file after file takes
-        its place. If that fails while it is copied nothing has changed; if it is killed later, some
-        files are old ones until it is deployed again.
+        that has something in it, or mounted on it, is merged with the system, whose files win: all
+        is copied to a hidden directory inside of it, for which there must be room, and then file
+        after file takes its place. If that fails while it is copied nothing has changed; if it is
+        killed later, some files are old ones until it is deployed again.
         """
     location_help = """
         Path of the directory, relative to the definitions if not starting with /; directories on
@@ -50,7 +60,7 @@ class WriteSysroot(WriteExtension):
         target = Path(location)
         if target.exists() and not target.is_dir():
             raise MorphError(f"{location} is there and no directory", reason=Reason.DEPLOY)
-        if not _is_filled(target):
+        if not _is_merged_with(target):
             check_way(target)
         elif target.samefile("/"):
             raise MorphError(
@@ -64,14 +74,17 @@ class WriteSysroot(WriteExtension):
         target = Path(location)
         self.check(location, given)
         base = read_base(self.environment)
-        merged = _is_filled(target)
+        merged = _is_merged_with(target)
         with merged_directory(target) if merged else new_directory(target, parents=True) as part:
             if base is None or not _copy_base(base, part):
                 run([*_COPY, tree.root, part])
 
 
-def _is_filled(directory: Path) -> bool:
-    return directory.is_dir() and any(directory.iterdir())
+def _is_merged_with(target: Path) -> bool:
+    """Nothing can take the place of a directory that has something in it, or mounted on it."""
+    if not target.is_dir():
+        return False
+    return any(target.iterdir()) or target.resolve() in mount_points()
 
 
 def _copy_base(base: Base, target: Path) -> bool:

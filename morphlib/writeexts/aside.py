@@ -20,6 +20,10 @@ from morphlib.cache.trees import delete_tree
 from morphlib.errors import MorphError, Reason
 from morphlib.writeexts.signals import held_back
 
+#: What programs that write there are started with: they end when we do, however that is. Else they
+#: would go on with what the next writer removes.
+ENDING_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
 _SUFFIX = ".morph-part"
 _THERE = "it is there already"
 _FULL = "it is there already, and is no empty directory"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.exts.programs import EXTS, fail, succeed
+from tests.exts.programs import EXTS, NOBODY, fail, succeed
 from tests.exts.trees import fill, seen
-from tests.mounting import needs_root
+from tests.mounting import mounted, needs_root
 
 
 @pytest.fixture
@@ -95,7 +95,9 @@ def test_nothing_changes_while_it_is_copied(
     (copying,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.kill()
     process.wait()
-    os.kill(int(copying), signal.SIGKILL)
+    while Path(f"/proc/{copying}/exe").exists():  # it ends, too
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     left = [name for name in below(target) if name not in before]
     assert left
     assert all(name.startswith(".morph-merge.") for name in left)
@@ -138,19 +140,128 @@ def test_what_can_not_take_the_place(system: Path, target: Path, clash: str) -> 
     assert below(target) == before
 
 
-@needs_root
-def test_other_file_systems_are_part_of_it(system: Path, target: Path) -> None:
-    script = 'mkdir "$1/usr/lib"; mount -t tmpfs none "$1/usr/lib"; shift; "$@"; ls "$OUT" | wc -l'
+def in_namespace(script: str, system: Path, target: Path) -> str:
+    """Run a script of the shell with the writing as its arguments from the second on; the first is
+    the target. Returns what it prints."""
     done = subprocess.run(
         [
             *("unshare", "--mount", "sh", "-euc", script, "sh", target),
             *(sys.executable, EXTS / "sysroot.write", system, target),
         ],
-        env={"PATH": os.environ["PATH"], "OUT": f"{target}/usr/lib"},
+        env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "300"
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["-t tmpfs none", "--bind $1/usr/share"])
+def test_other_file_systems_are_part_of_it(system: Path, target: Path, kind: str) -> None:
+    script = f"""
+        top=$1
+        mkdir "$1/usr/lib"
+        mount {kind} "$1/usr/lib"
+        echo old > "$1/usr/lib/1"
+        chmod 700 "$1/usr/lib"
+        shift
+        "$@" >&2
+        ls -A "$top/usr/lib" | grep -vx old | wc -l
+        stat -c %a "$top/usr/lib"
+        head -1 "$top/usr/lib/1"
+        umount "$top/usr/lib"
+        ls -A "$top/usr/lib" | wc -l
+    """
+    assert in_namespace(script, system, target).split() == ["300", "755", "1", "0"]
     assert (target / "etc/both").read_text() == "new\n"
+    assert not list(target.glob("**/.morph*"))
+
+
+@needs_root
+def test_an_empty_file_system_is_filled(system: Path, target: Path) -> None:
+    empty = target.with_name("empty")
+    empty.mkdir()
+    script = 'mount -t tmpfs none "$1"; top=$1; shift; "$@" >&2; stat -c %a "$top"; ls -A "$top"'
+    system.chmod(0o751)
+    assert in_namespace(script, system, empty).split() == ["751", "etc", "usr"]
+    assert not list(empty.iterdir())
+    assert set(target.parent.iterdir()) == {target, system, empty}
+
+
+@needs_root
+def test_subvolumes_are_part_of_it(system: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    with mounted(image) as root:
+        (root / "usr").mkdir()
+        subprocess.run(["btrfs", "-q", "subvolume", "create", root / "usr/lib"], check=True)
+        (root / "usr/lib/1").write_text("old\n")
+        succeed("sysroot.write", system, root)
+        found, wanted = seen(root), seen(system)
+        assert {name: what[:4] for name, what in found.items()} == {
+            name: what[:4] for name, what in wanted.items()
+        }
+        for name in ("etc/both", "usr/one", "usr/lib/1", "usr/lib/299"):
+            assert (root / name).read_text() == (system / name).read_text()
+        assert (root / "usr/lib").stat().st_ino == 256
+
+
+@needs_root
+def test_no_room_in_another_file_system_changes_nothing(system: Path, target: Path) -> None:
+    before = below(target)
+    (system / "usr/lib/large").write_bytes(os.urandom(4 << 20))
+    script = """
+        top=$1
+        mkdir "$top/usr/lib"
+        mount -t tmpfs -o size=2m none "$top/usr/lib"
+        shift
+        ! "$@"
+        ls -A "$top/usr/lib"
+        umount "$top/usr/lib"
+        rmdir "$top/usr/lib"
+    """
+    assert in_namespace(script, system, target).split() == []
+    assert {**below(target), "usr": None} == {**before, "usr": None}
+
+
+@needs_root
+@pytest.mark.parametrize("how", ["sticky", "not writable"])
+def test_directories_of_others_are_refused(users_tree: Path, how: str) -> None:
+    (users_tree / "etc/both").write_text("new\n")
+    (users_tree / "usr").mkdir()
+    target = users_tree.with_name("root")
+    for path in (target, target / "etc"):
+        path.mkdir()
+        os.chown(path, NOBODY, NOBODY)
+    (target / "etc/both").write_text("old\n")
+    (target / "usr").mkdir()
+    (target / "usr").chmod(0o1777 if how == "sticky" else 0o755)
+    said = fail("sysroot.write", users_tree, target, user=NOBODY)
+    assert f"{target}/usr can't be changed" in said
+    assert (target / "etc/both").read_text() == "old\n"
+    assert set(below(target)) == {"etc", "etc/both", "usr"}
+
+
+def test_links_that_come_meanwhile_do_not_lead_out(system: Path, target: Path) -> None:
+    """Whose home is in the target may be quick."""
+    outside = target.with_name("outside")
+    outside.mkdir()
+    (target / "home/me").mkdir(parents=True)
+    (system / "home/me").mkdir(parents=True)
+    for number in range(5000):
+        (system / f"home/me/{number:04}").touch()
+    process = start(system, target)
+    while process.poll() is None and not (target / "home/me/0000").exists():
+        pass
+    process.send_signal(signal.SIGSTOP)
+    (target / "home/me").rename(target / "home/was")
+    (target / "home/me").symlink_to(outside)
+    process.send_signal(signal.SIGCONT)
+    process.wait(timeout=60)
+    assert (target / "home/was/0000").exists()
+    assert not list(outside.iterdir())
+    assert outside.stat().st_mode & 0o777 == 0o755

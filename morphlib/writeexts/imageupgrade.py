@@ -147,6 +147,11 @@ def add_version(
             f"WARNING: /etc/{path} was changed in version {installed.current}, and is another in "
             f"{label}, which keeps its own"
         )
+    for path in taken.left:
+        complain(
+            f"WARNING: /etc/{path} was changed in version {installed.current}, but that is not "
+            "taken over: it is too large, or no file, symlink or directory"
+        )
     upgrade_image(disk.path, changes, time=TIME, offset=installed.offset)
 
 

@@ -51,7 +51,9 @@ def own(environment: Mapping[str, str], declared: Collection[str] = ()) -> dict[
     """
     try:
         told = json.loads(environment.get("MORPH_PARAMETERS") or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, list):
         told = []  # run by hand, with a variable of somebody else
     names = {*_ALWAYS, *declared, *(name for name in told if isinstance(name, str))}
     return {

@@ -236,3 +236,10 @@ def test_a_full_disk(name: str, tree: Path, tmp_path: Path) -> None:
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.parametrize("value", ["5", "null", '{"a": 1}', "[[1]]", "[" * 50_000, "x"])
+def test_somebody_elses_variable_for_parameters(tree: Path, tmp_path: Path, value: str) -> None:
+    """By hand, extensions are run with whatever there is."""
+    succeed("tar.write", tree, tmp_path / "out.tar", env={"MORPH_PARAMETERS": value})
+    assert tarfile.is_tarfile(tmp_path / "out.tar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from morphlib.images.gpt import read_table
 from morphlib.writeexts.disks import open_disk
 from tests.exts.disks import BOOT, used_disk
 from tests.exts.programs import NOBODY, fail, run_extension, succeed
-from tests.mounting import needs_root
+from tests.mounting import mounted, needs_root
 
 
 def upgrade(label: str) -> dict[str, str]:
@@ -107,6 +108,68 @@ def test_what_the_machine_changed_in_etc_is_taken_over(
         assert disk.read_file("systems/v3/run/etc/ssh/key") == b"secret\n"
         assert not disk.exists("systems/v3/run/etc/version")
         assert disk.exists("systems/v3/orig/etc/version")
+
+
+@needs_root
+def test_odd_changes_in_etc(systems: dict[str, Path], image: Path, tmp_path: Path) -> None:
+    new = {}
+    for name, system in systems.items():
+        new[name] = shutil.copytree(system, tmp_path / name, symlinks=True)
+        for path in ("moved/x", "gone/x"):
+            (new[name] / "etc" / path).parent.mkdir()
+            (new[name] / "etc" / path).write_text("x\n")
+        (new[name] / "etc/large").write_bytes(b"ab" * (9 << 20))
+        os.utime(new[name] / "etc/large", (1, 1))  # as all in artifacts has one time
+    image.unlink()
+    succeed("rawdisk.write", new["one"], image, env=BOOT)
+    odd = os.fsdecode(b"caf\xe9\n name")
+    with mounted(image) as disk:
+        etc = disk / "systems/factory/run/etc"
+        shutil.move(etc / "moved", disk / "state/home/moved")
+        (etc / "moved").symlink_to("/home/moved")
+        shutil.rmtree(etc / "gone")
+        (etc / odd).write_text("odd\n")
+        (etc / "noted").write_text("noted\n")
+        os.setxattr(etc / "noted", "user.note", b"x")
+        os.chown(etc / "noted", 5, 6)
+        (etc / "noted").chmod(0o6750)
+        with (etc / "large").open("r+b") as file:  # of the same size
+            file.write(b"changed")
+        os.mkfifo(etc / "pipe")
+    done = run_extension("rawdisk.write", new["two"], image, env=upgrade("v2"))
+    assert done.returncode == 0, done.stderr
+    for name in ("large", "pipe"):
+        assert f"/etc/{name} was changed in version factory, but that is not taken" in done.stderr
+    check = ["btrfs", "check", "--check-data-csum", str(image)]
+    subprocess.run(check, check=True, capture_output=True)
+    with mounted(image, options="ro") as disk:
+        etc = disk / "systems/v2/run/etc"
+        assert etc.joinpath("moved").readlink() == Path("/home/moved")
+        assert (disk / "systems/v2/orig/etc/moved/x").read_text() == "x\n"
+        assert not list((etc / "gone").iterdir())
+        assert (etc / odd).read_text() == "odd\n"
+        assert os.getxattr(etc / "noted", "user.note") == b"x"
+        seen = (etc / "noted").stat()
+        assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (5, 6, 0o6750)
+        assert (etc / "large").read_bytes()[:7] == b"abababa"
+
+
+@needs_root
+def test_changes_in_etc_that_can_not_be_read(systems: dict[str, Path], image: Path) -> None:
+    """Nothing is upgraded without them: it might not be reached any more."""
+    with mounted(image, options="compress-force=zstd") as disk:
+        (disk / "systems/factory/run/etc/address").write_text("fe80::1\n" * 3000)
+    before = image.read_bytes()
+    said = fail("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    assert "can't take over /etc/address, which was changed: a file on" in said
+    assert "defragment -czlib" in said
+    assert image.read_bytes() == before
+    with mounted(image) as disk:
+        command = ["btrfs", "-q", "filesystem", "defragment", "-czlib"]
+        subprocess.run([*command, disk / "systems/factory/run/etc/address"], check=True)
+    succeed("rawdisk.write", systems["two"], image, env=upgrade("v2"))
+    with Image(image) as now:
+        assert now.read_file("systems/v2/run/etc/address") == b"fe80::1\n" * 3000
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from morphlib.errors import MorphError, Reason
 from morphlib.images.btrfs.model import Change, Directory, File, Removal, Symlink
 from morphlib.writeexts.etcchanges import Item, read_etc_of_tree, take_over
 
@@ -64,7 +67,7 @@ def test_taken_over(
         (A, B, None),
         (None, B, C),
         (A, None, C),
-        (A, PIPE, A),
+        (A, PIPE, B),
         (A, B, FOLDER),
         (A, FOLDER, A),
         (None, FOLDER, A),
@@ -74,7 +77,49 @@ def test_taken_over(
 def test_kept(old: Item | None, machine: Item | None, new: Item | None) -> None:
     taken = take_over(only(old), only(machine), only(new), "at")
     assert taken.changes == ()
-    assert taken.kept == ("x",)
+    assert (taken.kept, taken.left) == (("x",), ())
+
+
+@pytest.mark.parametrize("old", [None, A, FOLDER])
+def test_left(old: Item | None) -> None:
+    """What nobody needs as configuration is told of."""
+    below = {"x/y": A} if old is FOLDER else {}
+    taken = take_over(only(old) | below, only(PIPE), only(old) | below, "at")
+    assert taken.changes == ()
+    assert (taken.kept, taken.left) == ((), ("x",))
+
+
+@pytest.mark.parametrize("instead", [A, link("/home/d")])
+def test_something_instead_of_a_directory(instead: Item) -> None:
+    """Is taken over if the new version has nothing else in it; else that has all of its own."""
+    old = {"d": FOLDER, "d-x": A, "d/e": FOLDER, "d/e/f": A, "d/g": B}
+    machine = {"d": instead, "d-x": A}
+    taken = take_over(old, machine, old, "at")
+    *removals, made = taken.changes
+    assert removals == [Removal(f"at/{path}") for path in ("d/g", "d/e/f", "d/e", "d")]
+    assert made in (File("at/d", b"a"), Symlink("at/d", "/home/d"))
+    assert taken.kept == ()
+    for new in ({**old, "d/g": C}, {**old, "d/h": A}):
+        taken = take_over(old, machine, new, "at")
+        assert (taken.changes, taken.kept) == ((), ("d",))
+
+
+def test_a_change_that_can_not_be_read() -> None:
+    error = MorphError("it is odd", reason=Reason.DEPLOY, hint="Make it even.")
+    odd = Item(stat.S_IFREG | 0o644, 0, 0, b"1 2", left=True, error=error)
+    with pytest.raises(MorphError, match="can't take over /etc/x, which was changed: it is odd"):
+        take_over(only(A), only(odd), only(A), "at")
+    assert take_over(only(odd), only(odd), only(B), "at").changes == ()
+
+
+def test_extended_attributes_are_a_change_and_come_along() -> None:
+    noted = replace(A, xattrs=((b"user.note", b"x"),))
+    folder = replace(FOLDER, xattrs=((b"user.note", b"x"),))
+    taken = take_over(only(A), {"x": noted, "d": folder}, only(A), "at")
+    assert taken.changes == (
+        Directory("at/d", xattrs=folder.xattrs),
+        File("at/x", b"a", xattrs=noted.xattrs),
+    )
 
 
 def test_directories_that_the_new_version_lacks_are_made_once() -> None:
@@ -100,6 +145,7 @@ def test_a_directory_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir(mode=0o750)
     (tmp_path / "d/x").write_text("x\n")
     (tmp_path / "d/x").chmod(0o600)
+    os.setxattr(tmp_path / "d/x", "user.note", b"y")
     (tmp_path / "l").symlink_to("d")
     (tmp_path / "huge").touch()
     with (tmp_path / "huge").open("r+b") as huge:
@@ -109,6 +155,6 @@ def test_a_directory_of_this_machine(tmp_path: Path) -> None:
     assert found.pop("huge").left
     assert found == {
         "d": Item(stat.S_IFDIR | 0o750, uid, gid),
-        "d/x": Item(stat.S_IFREG | 0o600, uid, gid, b"x\n"),
+        "d/x": Item(stat.S_IFREG | 0o600, uid, gid, b"x\n", xattrs=((b"user.note", b"y"),)),
         "l": Item(stat.S_IFLNK, uid, gid, b"d"),
     }

@@ -46,6 +46,7 @@ class Changer:
             case File():
                 mode = stat.S_IFREG | stat.S_IMODE(change.mode)
                 inode = content_of(change.content, mode, self._on.node_size, self._on.now_ns)
+                inode.xattrs = change.xattrs
                 self._replace(change, inode, FT_REG_FILE)
             case Symlink():
                 target = os.fsencode(change.target)
@@ -67,6 +68,7 @@ class Changer:
         place = self._on.paths.child(where, name)
         if place is None:
             inode = self._on.new_directory(change.mode, change.uid, change.gid)
+            inode.xattrs = change.xattrs
             self._add(where, name, inode, FT_DIR)
         elif not self._on.is_directory(place):
             raise self._on.wrong(change.path, "something is there that is no directory")

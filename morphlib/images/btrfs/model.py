@@ -16,6 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: Extended attributes: names and values.
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -35,6 +38,7 @@ class Directory:
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
+    xattrs: Xattrs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class File:
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
+    xattrs: Xattrs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,9 @@ class _Planner:
         match entry:
             case Directory():
                 if there is None:
-                    directory[name] = self._directory(entry.mode, entry.uid, entry.gid)
+                    made = self._directory(entry.mode, entry.uid, entry.gid)
+                    made.xattrs = entry.xattrs
+                    directory[name] = made
                 elif isinstance(there, Inode) and there.children is None:
                     raise _wrong(entry.path, "something is there that is no directory")
             case File() | Symlink():
@@ -81,6 +83,7 @@ class _Planner:
         if isinstance(entry, File):
             mode = stat.S_IFREG | stat.S_IMODE(entry.mode)
             inode = content_of(entry.content, mode, self._node_size, self._time_ns)
+            inode.xattrs = entry.xattrs
         else:
             target = os.fsencode(entry.target)
             if not target or len(target) > largest_item(self._node_size) - FILE_EXTENT_HEAD.size:

@@ -125,6 +125,10 @@ class Controller:
             self.decide(e.FollowerJoined(build.id))
             self._replays.tell(build, initiator)
 
+    def catch_up(self, build: Build, initiator: Initiator) -> None:
+        """Tell an initiator what it missed of a build that is over."""
+        self._replays.tell_over(build, initiator)
+
     def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
         """An initiator is gone: it left, or else it can't be heard and `may_return`."""
         build.followers.remove(initiator)
@@ -189,6 +193,7 @@ class Controller:
         build.ended = time.time()
         self.history.touch()
         build.followers.clear()
+        self._replays.note_over(build)
         build.graph = build.work = None
         build.by_key = {}
         self.means.tell(f"Build {build.id}: {status}")
@@ -232,8 +237,8 @@ class Controller:
         if not self.history.logs.add(job.id, message.stdout + message.stderr, message.offset):
             return  # it was told before its worker was away
         wanting = self.wanting(job.key)
-        if not wanting:
-            self._replays.note_early(job.id, job.key)
+        if not any(build.followers for build in wanting):
+            self._replays.note_missed(job.id, job.key)
         for build in wanting:
             build.tell(
                 StepOutput(

@@ -43,6 +43,8 @@ class Building(Protocol):
 
     def follow(self, build: Build, initiator: Initiator) -> None: ...
 
+    def catch_up(self, build: Build, initiator: Initiator) -> None: ...
+
     def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None: ...
 
     def cancel(self, build: Build) -> None: ...
@@ -135,6 +137,7 @@ class Initiator:
                 slots = self._controller.slots(build.graph.arch)
                 self.tell(describe_work(build, slots))
         if build.last is not None:
+            self._controller.catch_up(build, self)
             self.tell(build.last)
         elif self not in build.followers:
             self._controller.follow(build, self)

@@ -11,8 +11,8 @@ from distbuild.messages import StepOutput
 from distbuild.policy.state import State
 from distbuild.status.joblogs import JobLogs
 
-#: So many jobs are remembered whose output nobody could be told.
-_MOST_EARLY = 1000
+#: So many jobs are remembered whose output nobody could be told, and so many builds with such jobs.
+_MOST_MISSED = 1000
 
 
 class Replays:
@@ -22,17 +22,35 @@ class Replays:
     def __init__(self, state: State, logs: JobLogs) -> None:
         self._state = state
         self._logs = logs
-        self._early: OrderedDict[str, str] = OrderedDict()  # keys by job
+        self._missed: OrderedDict[str, str] = OrderedDict()  # keys by job
+        self._over: OrderedDict[str, list[tuple[str, str]]] = OrderedDict()  # jobs and steps
 
-    def note_early(self, job: str, key: str) -> None:
-        """A job printed something, and no build is known that wants its key."""
-        self._early[job] = key
-        while len(self._early) > _MOST_EARLY:
-            self._early.popitem(last=False)
+    def note_missed(self, job: str, key: str) -> None:
+        """A job printed something, and nobody followed a build that wants its key."""
+        self._missed[job] = key
+        while len(self._missed) > _MOST_MISSED:
+            self._missed.popitem(last=False)
+
+    def note_over(self, build: Build) -> None:
+        """A build is over. Who was away until now may come back and ask for it."""
+        missed = [
+            (job, build.by_key[key].name)
+            for job, key in self._missed.items()
+            if key in build.by_key
+        ]
+        if missed:
+            self._over[build.id] = missed
+            while len(self._over) > _MOST_MISSED:
+                self._over.popitem(last=False)
+
+    def tell_over(self, build: Build, follower: Follower) -> None:
+        """Tell who comes back after the end of a build what it missed."""
+        for job, name in self._over.get(build.id, ()):
+            self._tell_job(build, follower, job, name)
 
     def tell(self, build: Build, follower: Follower) -> None:
         """Tell a follower, who may have some of it already."""
-        jobs = dict(self._early)
+        jobs = dict(self._missed)
         for key in build.by_key:
             live = self._state.live_job(key)
             if live is not None:

@@ -298,6 +298,9 @@ class Asked:
     def follow(self, build: Build, initiator: Initiator) -> None:
         build.followers.append(initiator)
 
+    def catch_up(self, build: Build, initiator: Initiator) -> None:
+        self.asked.append("catch up")
+
     def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
         build.followers.remove(initiator)
         self.asked.append("wait" if may_return else "unfollow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from distbuild.builds import Build, Builds
@@ -18,6 +19,7 @@ from distbuild.messages import (
 from distbuild.policy import events as e
 from distbuild.policy.state import State
 from distbuild.sharedcache import SharedCache
+from distbuild.workermessages import JobFailed
 
 
 class Announcer(Protocol):
@@ -30,6 +32,11 @@ class Announcer(Protocol):
 
     def elapsed(self, key: str) -> float:
         """Seconds since somebody began to build a key."""
+
+    def phase(self, key: str) -> str: ...
+
+    @property
+    def failures(self) -> Mapping[str, JobFailed]: ...
 
 
 def announce(controller: Announcer, command: e.Command) -> None:
@@ -56,6 +63,9 @@ def announce(controller: Announcer, command: e.Command) -> None:
                     estimate=source.cost if source.measured else None,
                 )
             )
+            phase = controller.phase(key) if already else ""
+            if phase:
+                build.tell_phase(key, phase)
             build.status = f"Building {source.name}"
         case e.TellRetried(_, key, _, reason):
             name = build.by_key[key].name
@@ -64,7 +74,15 @@ def announce(controller: Announcer, command: e.Command) -> None:
             name = build.by_key[key].name
             build.tell(StepFinished(build=build.id, step_name=name, worker_name=worker))
         case e.TellFailed(_, key):
-            build.tell(StepFailed(build=build.id, step_name=build.by_key[key].name))
+            failure = controller.failures.get(key)
+            build.tell(
+                StepFailed(
+                    build=build.id,
+                    step_name=build.by_key[key].name,
+                    phase=failure.phase if failure else None,
+                    exit_code=failure.exit_code if failure else None,
+                )
+            )
         case e.EndRequest():
             _end(controller, build, command)
 

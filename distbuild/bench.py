@@ -17,19 +17,41 @@ from types import FrameType
 from typing import Protocol
 
 from distbuild.framing import MAX_LINE, LineDecoder, encode
+from distbuild.messages import Message, Name
 from distbuild.workermessages import Step
 from morphlib.build import syscalls
 
+
+class Alive(Message, frozen=True):
+    """A sign of life."""
+
+
+class At(Message, frozen=True):
+    """What is done for the step now (see `JobPhase`)."""
+
+    phase: Name
+
+
+class Ended(Message, frozen=True):
+    """A step ended, with an exit status (`distbuild.faults`). `phase` and `exit_code` are those of
+    a command that failed."""
+
+    status: int
+    phase: Name | None = None
+    exit_code: int | None = None
+
+
 #: Seconds between signs of life, and after which a bench without work lets go of what it can.
 _ALIVE_SECONDS, _REST_SECONDS = 1.0, 60.0
-_ALIVE = b"alive"
+_Said = Alive | At | Ended
+_MOST_SAID = 1 << 14  # bytes of one message; texts are far shorter
 
 
 class Steps(Protocol):
     """What builds, in the bench."""
 
-    def build(self, step: Step) -> int:
-        """Returns an exit status (`distbuild.faults`). KeyboardInterrupt may end it."""
+    def build(self, step: Step, tell: Callable[[str], None]) -> Ended:
+        """Build a step, and tell what is done for it. KeyboardInterrupt may end it."""
 
     @property
     def is_well(self) -> bool:
@@ -62,6 +84,7 @@ class Bench:
             _be_bench(make, theirs, parent)
         theirs.close()
         self._control = ours
+        self._decoder = LineDecoder[_Said](_Said)
         self._control.setblocking(False)
         self._pipes: list[int] = []
         for reading, writing in pipes:
@@ -105,16 +128,16 @@ class Bench:
             found += data
         return found
 
-    def hear(self) -> Iterator[int | None]:
-        """What it says: -1 as a sign of life, the exit status of a step, None at its end."""
+    def hear(self) -> Iterator[_Said | None]:
+        """What it says, None at its end."""
         while True:
             try:
-                data = self._control.recv(100)
+                data = self._control.recv(_MOST_SAID)
             except BlockingIOError:
                 return
             except ConnectionResetError:
                 data = b""
-            yield None if not data else -1 if data == _ALIVE else int(data)
+            yield self._decoder.decode(data) if data else None
             if not data:
                 return
 
@@ -202,12 +225,17 @@ def _serve(steps: Steps, control: socket.socket) -> None:
                 return
             is_rested = False
             with _signs_of_life(control, steps):
-                status = steps.build(decoder.decode(data.rstrip()))
+                step = decoder.decode(data.rstrip())
+                ended = steps.build(step, lambda phase: _say(control, At(phase=phase)))
             sys.stdout.flush()
             sys.stderr.flush()
-            control.send(b"%d" % status)
+            _say(control, ended)
     finally:
         steps.close()
+
+
+def _say(control: socket.socket, said: _Said) -> None:
+    control.send(encode(said))
 
 
 @contextmanager
@@ -217,7 +245,7 @@ def _signs_of_life(control: socket.socket, steps: Steps) -> Iterator[None]:
     def tell(number: int, frame: FrameType | None) -> None:
         if steps.is_well:
             with contextlib.suppress(OSError):
-                control.send(_ALIVE, socket.MSG_DONTWAIT)
+                control.send(encode(Alive()), socket.MSG_DONTWAIT)
 
     signal.signal(signal.SIGALRM, tell)
     signal.setitimer(signal.ITIMER_REAL, _ALIVE_SECONDS, _ALIVE_SECONDS)

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from distbuild.bench import Bench, Steps
+from distbuild.bench import Alive, At, Bench, Ended, Steps
 from distbuild.faults import fault_of
 from distbuild.framing import MAX_LINE, MAX_OUTPUT, BadLine, LineDecoder, encode
 from distbuild.messages import Message, Ping
@@ -23,6 +23,7 @@ from distbuild.workermessages import (
     JobBuilt,
     JobFailed,
     JobOutput,
+    JobPhase,
     RunStep,
     ToBuilder,
 )
@@ -132,13 +133,16 @@ class _Builder:
     def _read_bench(self, bench: Bench) -> None:
         self._gather(*bench.read())
         for heard in bench.hear():
-            if heard is None:
-                self._lost(bench)
-                return
-            if heard < 0:
-                self._say(Ping())
-            else:
-                self._ended(bench, heard)
+            match heard:
+                case None:
+                    self._lost(bench)
+                    return
+                case Alive():
+                    self._say(Ping())
+                case At(phase=phase):
+                    self._at(bench, phase)
+                case Ended():
+                    self._ended(bench, heard)
 
     def _gather(self, out: bytes, err: bytes) -> None:
         if self._run is None:
@@ -162,19 +166,31 @@ class _Builder:
         for start in range(0, len(err), MAX_OUTPUT):
             self._say(JobOutput(job=self._run.job, stderr=err[start : start + MAX_OUTPUT]))
 
-    def _ended(self, bench: Bench, status: int) -> None:
-        """A step ended: `status` says how."""
+    def _at(self, bench: Bench, phase: str) -> None:
+        if self._run is not None:
+            self._gather(*bench.read())
+            self._send_output()  # what was printed before it, for the most part
+            self._say(JobPhase(job=self._run.job, phase=phase))
+
+    def _ended(self, bench: Bench, ended: Ended) -> None:
         assert self._run is not None
         self._gather(*bench.read())  # what was printed before that was said
         self._send_output()
         job = self._run.job
         said = self._errors.decode("utf-8", "backslashreplace").strip()
         self._run = None
-        if status == 0:
+        if ended.status == 0:
             self._say(JobBuilt(job=job))
         else:
-            reason = said or f"it ended with status {status}"
-            self._say(JobFailed(job=job, fault=fault_of(status), reason=reason))
+            self._say(
+                JobFailed(
+                    job=job,
+                    fault=fault_of(ended.status),
+                    reason=said or f"it ended with status {ended.status}",
+                    phase=ended.phase,
+                    exit_code=ended.exit_code,
+                )
+            )
         if self._cancelled is not None:
             # It was faster than the signal, which has reached it since.
             self._cancelled = None

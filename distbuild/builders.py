@@ -20,6 +20,7 @@ from distbuild.workermessages import (
     JobBuilt,
     JobFailed,
     JobOutput,
+    JobPhase,
     RunStep,
 )
 
@@ -44,6 +45,8 @@ class Customer(Protocol):
     def run(self) -> RunStep: ...
 
     def printed(self, out: bytes, err: bytes) -> None: ...
+
+    def is_at(self, phase: str) -> None: ...
 
     def ended(self, result: JobBuilt | JobFailed) -> None:
         """Comes once."""
@@ -86,7 +89,7 @@ class Builders:
         self._capacity = capacity
         self._builders: list[_Builder] = []
         self._waiting: deque[_Task] = deque()
-        self._decoder = LineDecoder[JobOutput | JobBuilt | JobFailed](FromBuilder)
+        self._decoder = LineDecoder[JobOutput | JobPhase | JobBuilt | JobFailed](FromBuilder)
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -170,6 +173,9 @@ class Builders:
             case JobOutput(job=job, stdout=out, stderr=err) if _is_about(task, job):
                 assert task is not None
                 task.customer.printed(out, err)
+            case JobPhase(job=job, phase=phase) if _is_about(task, job):
+                assert task is not None
+                task.customer.is_at(phase)
             case JobBuilt(job=job) | JobFailed(job=job) if _is_about(task, job):
                 assert task is not None
                 builder.task = None
@@ -177,7 +183,7 @@ class Builders:
                 assert isinstance(message, JobBuilt | JobFailed)
                 task.customer.ended(message)
                 self._assign()
-            case JobOutput() | JobBuilt() | JobFailed():
+            case JobOutput() | JobPhase() | JobBuilt() | JobFailed():
                 self._end(builder, "its builder spoke of a step that was not its own")
             case _:
                 pass

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from distbuild.graphs import Graph, GraphSource, Work
-from distbuild.messages import BuildProgress, BuildRequest, Message, StepOutput
+from distbuild.messages import BuildProgress, BuildRequest, Message, StepOutput, StepPhase
 
 #: So many builds that are over are remembered.
 KEPT = 1000
@@ -60,6 +60,10 @@ class Build:
         for follower in list(self.followers):
             if not (follower.is_slow and isinstance(message, StepOutput)):
                 follower.tell(message)
+
+    def tell_phase(self, key: str, phase: str) -> None:
+        name = self.by_key[key].name
+        self.tell(StepPhase(build=self.id, step_name=name, phase=phase))
 
     def progress(
         self,

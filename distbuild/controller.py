@@ -33,7 +33,7 @@ from distbuild.sharedcache import SharedCache
 from distbuild.status.history import History
 from distbuild.status.overview import Watched
 from distbuild.transfers import Transfers
-from distbuild.workermessages import JobBuilt, JobFailed, JobOutput, Offer, Step
+from distbuild.workermessages import JobBuilt, JobFailed, JobOutput, JobPhase, Offer, Step
 from morphlib.cache.records import Records
 from morphlib.errors import MorphError
 
@@ -72,6 +72,8 @@ class Controller:
         self._events: deque[e.Event] = deque()
         self._deciding = False
         self._restored: set[str] = set()
+        self._phases: dict[str, str] = {}  # by job
+        self.failures: dict[str, JobFailed] = {}  # by key, while what follows is done
         self._graphing = Graphing(self.helpers, means.shared, means.call, self)
         self._durations = Durations(means.records)
         self._transfers = Transfers(means.shared, means.worker_cache_port, self)
@@ -228,6 +230,11 @@ class Controller:
         self.decide(e.WorkerJoined(worker.name, architectures, offer.capacity, running))
 
     def lost(self, worker: RemoteWorker, reason: str) -> None:
+        self._phases = {
+            job: phase
+            for job, phase in self._phases.items()
+            if job in self._state.jobs and self._state.jobs[job].worker != worker.name
+        }
         self.decide(e.WorkerLost(worker.name))
 
     def output(self, worker: RemoteWorker, message: JobOutput) -> None:
@@ -251,6 +258,19 @@ class Controller:
                 )
             )
 
+    def is_at(self, worker: RemoteWorker, message: JobPhase) -> None:
+        job = self._state.jobs.get(message.job)
+        if job is None or job.worker != worker.name:
+            return
+        self._phases[job.id] = message.phase
+        for build in self.wanting(job.key):
+            build.tell_phase(job.key, message.phase)
+
+    def phase(self, key: str) -> str:
+        """What is done now for a key that is being built; "" if that is not known."""
+        job = self._state.live_job(key)
+        return "" if job is None else self._phases.get(job.id, "")
+
     def ended(self, worker: RemoteWorker, message: JobBuilt | JobFailed) -> None:
         job = self._state.jobs.get(message.job)
         if job is None or job.worker != worker.name:
@@ -260,7 +280,10 @@ class Controller:
             passing("controller", "built")
             self.decide(e.JobBuilt(job.id))
         else:
+            self.failures[job.key] = message
             self.decide(e.JobFailed(job.id, message.fault, message.reason))
+            del self.failures[job.key]
+        self._phases.pop(job.id, None)
 
     # Deciding
 

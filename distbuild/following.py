@@ -83,8 +83,10 @@ class Follower:
                 self._start(message)
             case m.StepFinished():
                 self._finish(message)
-            case m.StepFailed(step_name=name):
-                self._fail(name)
+            case m.StepPhase(step_name=name, phase=phase):
+                self._phase(name, phase)
+            case m.StepFailed():
+                self._fail(message)
             case m.StepOutput(step_name=step, stdout=out, stderr=err):
                 if self._logs is not None:
                     self._logs.write(step, out + err, message.job, message.offset)
@@ -146,10 +148,13 @@ class Follower:
         # What the view shows need not scroll by as well.
         shown = message.doing == "transfer" and step is not None
         self._tell(f"Progress: {message.message}", name if shown else "")
-        if shown and step is not None:
-            self._listener(
-                events.StepStarted(name=name, key=step.key, step="transfer", slot=step.slot)
-            )
+        if shown:
+            self._phase(name, "transfer")
+
+    def _phase(self, name: str, phase: str) -> None:
+        step = self._running.get(name)
+        if step is not None:
+            self._listener(events.StepStarted(name=name, key=step.key, step=phase, slot=step.slot))
 
     def _start(self, message: _Start) -> None:
         name, joined = message.step_name, isinstance(message, m.StepAlreadyStarted)
@@ -193,7 +198,8 @@ class Follower:
         if self._logs is not None:
             self._logs.finish(name, f"Finished building {name} on {worker}")
 
-    def _fail(self, name: str) -> None:
+    def _fail(self, message: m.StepFailed) -> None:
+        name = message.step_name
         self._failed += 1
         step = self._running.get(name)
         tail: tuple[str, ...] = ()
@@ -205,8 +211,8 @@ class Follower:
             events.SourceFailed(
                 name=name,
                 key=step.key if step else name,
-                step="",
-                exit_code=None,
+                step=message.phase or "",
+                exit_code=message.exit_code,
                 log=log,
                 tail=tail,
                 staging="",

@@ -193,6 +193,14 @@ class StepOutput(Message, frozen=True):
     stderr: Bytes = b""
 
 
+class StepPhase(Message, frozen=True):
+    """What is done for a step now: what a local build calls its steps."""
+
+    build: Id
+    step_name: Name
+    phase: Name
+
+
 class StepFinished(Message, frozen=True):
     build: Id
     step_name: Name
@@ -200,8 +208,12 @@ class StepFinished(Message, frozen=True):
 
 
 class StepFailed(Message, frozen=True):
+    """`phase` and `exit_code` are those of the command that failed."""
+
     build: Id
     step_name: Name
+    phase: Name | None = None
+    exit_code: int | None = None
 
 
 class BuildFinished(Message, frozen=True):
@@ -235,6 +247,7 @@ ToInitiator = (
     | BuildProgress
     | StepStarted
     | StepAlreadyStarted
+    | StepPhase
     | StepOutput
     | StepFinished
     | StepFailed

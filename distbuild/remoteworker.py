@@ -19,6 +19,7 @@ from distbuild.workermessages import (
     JobBuilt,
     JobFailed,
     JobOutput,
+    JobPhase,
     Offer,
     RunStep,
     Step,
@@ -36,6 +37,8 @@ class Employer(Protocol):
     def offered(self, worker: RemoteWorker, offer: Offer) -> None: ...
 
     def output(self, worker: RemoteWorker, message: JobOutput) -> None: ...
+
+    def is_at(self, worker: RemoteWorker, message: JobPhase) -> None: ...
 
     def ended(self, worker: RemoteWorker, message: JobBuilt | JobFailed) -> None: ...
 
@@ -85,6 +88,8 @@ class RemoteWorker:
                 self._employer.offered(self, message)
             case JobOutput():
                 self._employer.output(self, message)
+            case JobPhase():
+                self._employer.is_at(self, message)
             case JobBuilt() | JobFailed():
                 self._employer.ended(self, message)
             case _:

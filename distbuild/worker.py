@@ -20,6 +20,7 @@ from distbuild.workermessages import (
     JobBuilt,
     JobFailed,
     JobOutput,
+    JobPhase,
     Offer,
     RunStep,
     ToWorker,
@@ -46,12 +47,17 @@ class _Job:
     run: RunStep
     output: KeptOutput = field(default_factory=KeptOutput)
     sent: int = 0
+    phase: str = ""
     is_cancelled: bool = False
     result: JobBuilt | JobFailed | None = None
 
     def printed(self, out: bytes, err: bytes) -> None:
         self.output.add(out, err)
         self.worker.printed(self)
+
+    def is_at(self, phase: str) -> None:
+        self.phase = phase
+        self.worker.is_at(self)
 
     def ended(self, result: JobBuilt | JobFailed) -> None:
         self.result = result
@@ -105,6 +111,7 @@ class Worker:
             # It may have had some of this, before it was away: offsets say what is new.
             job.sent = 0
             self._send_output(job)
+            self.is_at(job)
             if job.result is not None:
                 self._tell_result(job)
         self._builders.prepare()
@@ -141,6 +148,10 @@ class Worker:
                 JobOutput(job=job.run.job, offset=piece.offset, stdout=piece.out, stderr=piece.err)
             )
         job.sent = job.output.end
+
+    def is_at(self, job: _Job) -> None:
+        if self._controller is not None and self._has_offered and job.phase:
+            self._controller.connection.send(JobPhase(job=job.run.job, phase=job.phase))
 
     def ended(self, job: _Job) -> None:
         passing("worker", "ended")

@@ -58,6 +58,13 @@ class JobOutput(Message, frozen=True):
     stderr: Bytes = b""
 
 
+class JobPhase(Message, frozen=True):
+    """What a job does now: the steps of a local build ("build", "store", ...)."""
+
+    job: Id
+    phase: Name
+
+
 class JobBuilt(Message, frozen=True):
     """It is in the worker's cache."""
 
@@ -65,9 +72,13 @@ class JobBuilt(Message, frozen=True):
 
 
 class JobFailed(Message, frozen=True):
+    """`phase` and `exit_code` are those of a command that failed."""
+
     job: Id
     fault: Fault
     reason: Text
+    phase: Name | None = None
+    exit_code: int | None = None
 
 
 # ---- Daemons and their helpers ---------------------------------------------------------------
@@ -111,9 +122,9 @@ class ExecResponse(Message, frozen=True):
 
 
 ToWorker = RunStep | CancelStep | Refused | Ping
-FromWorker = Offer | JobOutput | JobBuilt | JobFailed | Refused | Ping
+FromWorker = Offer | JobOutput | JobPhase | JobBuilt | JobFailed | Refused | Ping
 ToHelper = ExecRequest | ExecInput | ExecCancel | Refused | Ping
 #: Between a worker and a program that builds for it, through a helper.
 ToBuilder = RunStep | CancelStep
-FromBuilder = JobOutput | JobBuilt | JobFailed | Ping
+FromBuilder = JobOutput | JobPhase | JobBuilt | JobFailed | Ping
 FromHelper = ExecOutput | ExecResponse | Ping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,10 +21,12 @@ from morphlib.commands.resolving import Workshop
 from morphlib.commands.session import Session
 from morphlib.credentials import hide_credentials
 from morphlib.errors import MorphError, MorphErrors, Reason
+from morphlib.events import AnyEvent, Listener, SourceFailed, StepStarted
 from morphlib.graph.model import BuildGraph, Source
 from morphlib.text import make_printable
 
 if TYPE_CHECKING:
+    from distbuild.bench import Ended
     from distbuild.workermessages import Step
 
 #: So many graphs are kept: a worker seldom has steps of more systems at a time.
@@ -52,23 +55,37 @@ class StepBuilder:
         """Whether none of its processes was stopped."""
         return not self._crew.are_stopped()
 
-    def build(self, step: Step) -> int:
-        """Build a step. Failures are told on standard error; returns the exit status that says
-        whose they are (`distbuild.faults`), 0 for none."""
+    def build(self, step: Step, tell: Callable[[str], None] = lambda phase: None) -> Ended:
+        """Build a step, and tell what is done for it. Failures are told on standard error; the
+        exit status says whose they are (`distbuild.faults`), 0 for none."""
+        from distbuild.bench import Ended
         from distbuild.faults import status_of
 
+        failed: list[SourceFailed] = []
+
+        def listen(event: AnyEvent) -> None:
+            match event:
+                case StepStarted(step=phase):
+                    tell(phase)
+                case SourceFailed():
+                    failed.append(event)
+            self._session.listener(event)
+
         try:
-            self._build(step)
+            self._build(step, listen)
         except MorphError as error:
             for each in error.errors if isinstance(error, MorphErrors) else (error,):
                 sys.stderr.write(f"ERROR: {make_printable(hide_credentials(str(each)))}\n")
-            return status_of(error)
+            phase, code = (
+                (failed[-1].step or None, failed[-1].exit_code) if failed else (None, None)
+            )
+            return Ended(status=status_of(error), phase=phase, exit_code=code)
         except Exception:
             from morphlib.reporting import keep_traceback
 
             sys.stderr.write(f"ERROR: {keep_traceback(show=False)}\n")
-            return 1
-        return 0
+            return Ended(status=1)
+        return Ended(status=0)
 
     def rest(self) -> None:
         """Nothing is to be built for a while: hold on to nothing that others may want gone."""
@@ -81,7 +98,7 @@ class StepBuilder:
         self.rest()
         self._store.close()
 
-    def _build(self, step: Step) -> None:
+    def _build(self, step: Step, listener: Listener) -> None:
         """Raises MorphError."""
         self._make_room()
         graph, source = self._find(step)
@@ -90,7 +107,7 @@ class StepBuilder:
             self._graph = graph
         self._claim(graph, source)
         context = replace(build_context(self._workshop, graph), store=self._store)
-        run_build(context, [source.id], self._records, self._session.listener, self._crew)
+        run_build(context, [source.id], self._records, listener, self._crew)
 
     def _find(self, step: Step) -> tuple[BuildGraph, Source]:
         """What a step is about. A graph that was kept counts if the key is in it: its refs may

@@ -27,4 +27,4 @@ def run(session: Session, arguments: Sequence[str]) -> int | None:
     except BadLine as error:
         raise MorphError(f"standard input has no step: {error}", reason=Reason.USAGE) from error
     with closing(StepBuilder(session)) as builder:
-        return builder.build(step)
+        return builder.build(step).status

@@ -27,6 +27,7 @@ from distbuild.workermessages import (
     JobBuilt,
     JobFailed,
     JobOutput,
+    JobPhase,
     RunStep,
     Step,
 )
@@ -57,6 +58,7 @@ class Builder:
         self._decoder = LineDecoder[Any](FromBuilder)
         self._jobs = 0
         self.pings = 0
+        self.phases: list[str] = []
 
     def step(self, name: str) -> Step:
         """The step of that name, of the definitions as they are committed."""
@@ -77,14 +79,18 @@ class Builder:
         return job
 
     def hear(self) -> Any:
-        """What it says next, signs of life aside."""
+        """What it says next, signs of life and what it is at aside: these are noted."""
         assert self.child.stdout is not None
         while True:
             assert select.select([self.child.stdout], [], [], PATIENCE)[0], "it says nothing"
             message = self._decoder.decode(self.child.stdout.readline())
-            if not isinstance(message, Ping):
-                return message
-            self.pings += 1
+            match message:
+                case Ping():
+                    self.pings += 1
+                case JobPhase(phase=phase):
+                    self.phases.append(phase)
+                case _:
+                    return message
 
     def result(self, job: str) -> tuple[bytes, JobBuilt | JobFailed]:
         """What a job printed, and what came of it."""
@@ -175,10 +181,13 @@ def test_a_step_that_fails_harms_no_other(builders: Callable[..., Builder]) -> N
     assert isinstance(result, JobFailed)
     assert result.fault is Fault.BUILD
     assert "failed (exit_code=3) while building app" in result.reason
+    assert (result.phase, result.exit_code) == ("build", 3)
+    assert builder.phases[-1] == "build"
     other = Step(repo=app.repo, ref=app.ref, morphology=SYSTEM, key="0" * 64, name="app")
     _, result = builder.build(other)
     assert isinstance(result, JobFailed)
     assert (result.fault, "has the key 000" in result.reason) == (Fault.MACHINE, True)
+    assert (result.phase, result.exit_code) == (None, None)
     assert isinstance(builder.build(builder.step("top-runtime"))[1], JobFailed)
     assert isinstance(builder.build(builder.step("base-runtime"))[1], JobBuilt)
 

@@ -136,12 +136,13 @@ def test_a_retry_frees_the_row(followed: Followed) -> None:
 
 def test_a_failure_has_the_end_of_its_log(followed: Followed, tmp_path: Path) -> None:
     output = m.StepOutput(build=BUILD, step_name="lib", stdout=b"one\ntwo \xff\n")
-    failure = m.StepFailed(build=BUILD, step_name="lib")
+    failure = m.StepFailed(build=BUILD, step_name="lib", phase="build", exit_code=3)
     followed.take(state_of(3), started("lib"), output, failure)
     (failed,) = (each for each in followed.events if isinstance(each, e.SourceFailed))
     assert failed.tail[1:] == ("one", "two \\xff")
     assert failed.log == str(tmp_path / "logs" / "build-step-lib.log")
     assert (failed.name, failed.key, failed.worker) == ("lib", KEYS["lib"], "w1")
+    assert (failed.step, failed.exit_code) == ("build", 3)
     with pytest.raises(MorphError, match="Failed to build it: lib fails"):
         followed.take(m.BuildFailed(build=BUILD, reason="lib fails"))
     (end,) = (each for each in followed.events if isinstance(each, e.BuildFinished))

@@ -100,6 +100,10 @@ def test_programs_get_the_events_of_a_local_build(network: Network) -> None:
     assert [each["index"] for each in started.values()] == [5, 6, 7]
     steps = [each["step"] for each in told if each["event"] == "step_started"]
     assert steps.count("transfer") == 3
+    of_app = [e["step"] for e in told if e["event"] == "step_started" and e["name"] == "app"]
+    commands = ["build", "install"]
+    assert [step for step in of_app if step in commands] == commands
+    assert of_app[-1] == "transfer"
     finished = {e["name"]: e for e in told if e["event"] == "source_finished"}
     assert finished["app"]["outcome"] == "built"
     assert finished["app"]["duration"] > 1

@@ -106,6 +106,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "stdin": st.binary(),
     "exit": st.integers(-64, 255),
+    "exit_code": st.none() | st.integers(-64, 255),
+    "phase": names,
 }
 
 

@@ -9,12 +9,22 @@ HIDDEN = "(hidden)"
 
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 #: Anywhere in a name.
-_SECRET_PARTS = ("password", "passwd", "passphrase", "token", "secret", "credential")
-_SECRET_WORDS = frozenset(("pass", "pin", "auth", "bearer", "pat", "psk", "key"))
+_SECRET_PARTS = ("password", "passwd", "passphrase", "token", "secret", "credential", "cookie")
+_SECRET_WORDS = frozenset(
+    (
+        *("pass", "pin", "auth", "authorization", "bearer", "pat", "psk", "key"),
+        *("sshpass", "pw", "pwd", "jwt", "otp", "totp", "creds"),
+    )
+)
+#: The shell's names for directories.
+_NO_SECRETS = frozenset(("PWD", "OLDPWD"))
 #: Written as one word; others that end so may be anything.
 _KEYS = frozenset(
     f"{what}key"
-    for what in ("access", "api", "deploy", "host", "master", "private", "secret", "signing", "ssh")
+    for what in (
+        *("access", "api", "auth", "deploy", "encryption", "host", "master", "priv", "private"),
+        *("secret", "signing", "ssh"),
+    )
 )
 _PUBLIC_WORDS = frozenset(("public", "pub", "host"))
 
@@ -24,6 +34,8 @@ def is_secret_name(name: str) -> bool:
 
     SSHKEYS, a list of files, doesn't, nor does a key that is called public.
     """
+    if name in _NO_SECRETS:
+        return False
     if any(part in name.lower() for part in _SECRET_PARTS):
         return True
     words = [word.lower() for word in _WORD.findall(name)]
@@ -62,4 +74,4 @@ def _hide_assignment(word: str) -> str:
 
 def hide_credentials(text: str) -> str:
     """The text with a placeholder for the password in each URL."""
-    return re.sub(r"(://[^/:@\s]*):[^/@\s]+@", rf"\1:{HIDDEN}@", text)
+    return re.sub(r"(://[^/:@\s]*):[^/\s]+@", rf"\1:{HIDDEN}@", text)

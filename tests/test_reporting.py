@@ -38,6 +38,7 @@ def test_commands_are_shown_with_what_changes_in_their_environment() -> None:
 
 def test_passwords_are_hidden() -> None:
     assert hide_passwords({"X": "1", "xPassWordx": "2"}) == {"X": "1", "xPassWordx": "(hidden)"}
+    assert hide_credentials("https://me:p@ss@host/x") == "https://me:(hidden)@host/x"
     assert hide_credentials("get https://me:secret@host/x ssh://git@host") == (
         "get https://me:(hidden)@host/x ssh://git@host"
     )

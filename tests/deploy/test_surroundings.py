@@ -188,6 +188,9 @@ def test_the_log_has_what_morph_set_and_no_secrets(world: World) -> None:
     callers = {"SSN": "hush-2", "CI_JOB": "hush-3", "HOSTNAME": "pine", "ADMIN_PASSWORD": "hush-4"}
     world.deploy(f"--log={log}", "--log-level=debug", env=callers)
     # Morph's own environment is there too, in lines of its own.
+    assert " DEBUG environment: ADMIN_PASSWORD=(hidden)\n" in log.read_text()
+    assert "hush-1" not in log.read_text()
+    assert "hush-4" not in log.read_text()
     lines = [line for line in log.read_text().splitlines() if " DEBUG environment: " not in line]
     assert "hush" not in "".join(lines)
     for name in ("tar.check", "tell.configure", "set-hostname.configure", "tar.write"):

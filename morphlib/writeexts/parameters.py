@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _SIZE = re.compile(r"([0-9]+)\s*([kmg]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_LARGEST = (1 << 63) - 1
 _YES, _NO = frozenset({"yes", "1", "true"}), frozenset({"no", "0", "false"})
 
 
@@ -180,7 +181,11 @@ def parse_size(name: str, value: str) -> int:
     match = _SIZE.fullmatch(value.strip())
     if match is None:
         raise ValueError(f"Cannot parse {name} value {value}")
-    return int(match[1]) * _FACTORS[match[2].lower()]
+    digits = match[1].lstrip("0")[:20] or "0"  # more need not be looked at
+    size = int(digits) * _FACTORS[match[2].lower()]
+    if size > _LARGEST:
+        raise ValueError(f"{name} value {value} is larger than any file can be")
+    return size
 
 
 def parse_boolean(name: str, value: str) -> bool:

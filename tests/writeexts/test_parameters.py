@@ -34,10 +34,23 @@ def value_of(parameter: Parameter[T], value: str | None) -> T:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("20M", 20 << 20), ("1g", 1 << 30), ("7K", 7168), ("512", 512), (" 4G ", 4 << 30)],
+    [
+        ("20M", 20 << 20),
+        ("1g", 1 << 30),
+        ("7K", 7168),
+        ("512", 512),
+        (" 4G ", 4 << 30),
+        ("0" * 30 + "1", 1),
+    ],
 )
 def test_sizes(given: str, expected: int) -> None:
     assert value_of(size("DISK_SIZE", "x"), given) == expected
+
+
+@pytest.mark.parametrize("given", ["8589934592G", "9" * 20 + "G", "9" * 5000])
+def test_sizes_of_nothing(given: str) -> None:
+    with pytest.raises(MorphError, match=r"DISK_SIZE value .* is larger than any file can be"):
+        value_of(size("DISK_SIZE", "x"), given)
 
 
 @pytest.mark.parametrize("given", ["x", "1T", "-1", "1.5G", "10 000"])

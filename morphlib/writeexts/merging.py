@@ -2,8 +2,8 @@
 
 All that takes long, and all that is likely to fail, is done in a directory inside of the target,
 which nobody looks at. Then files are renamed into place one by one: each is the old one or the new
-one at any moment. Who kills that in the middle leaves some files old; the next writer renames them
-all anew and removes what was left.
+one at any moment. Signals that ask us to end wait for the end of that. Who kills it in the middle
+leaves some files old; the next writer renames them all anew and removes what was left.
 
 Others may be able to change what is in the target meanwhile, such as users who have a home there.
 So the way to each directory is taken by descriptors then, and never through a symlink.
@@ -21,6 +21,7 @@ from morphlib.cache.trees import mount_points
 from morphlib.errors import MorphError, Reason, raise_all
 from morphlib.process import run
 from morphlib.writeexts.aside import ENDING_WITH_US, held_directory
+from morphlib.writeexts.signals import held_back
 
 #: What the directory's name begins with, after a dot.
 _NAME = "morph-merge"
@@ -48,6 +49,7 @@ def merged_directory(target: Path) -> Iterator[Path]:
         for place in seen.borders:  # nothing can be renamed into it from outside
             parts[place] = stack.enter_context(held_directory(place / _NAME))
             run([*_COPY, part / place.relative_to(top), parts[place]])
+        stack.enter_context(held_back())  # it takes a moment, and half of it would be a muddle
         for place, source in parts.items():
             found = source.stat()
             times[place] = found.st_atime_ns, found.st_mtime_ns

@@ -246,6 +246,21 @@ def test_directories_of_others_are_refused(users_tree: Path, how: str) -> None:
     assert set(below(target)) == {"etc", "etc/both", "usr"}
 
 
+def test_interrupted_too_late_it_comes_to_its_end(system: Path, target: Path) -> None:
+    (target / "usr/lib").mkdir()
+    for number in range(5000):
+        (system / f"usr/lib/{number}").write_text("x")
+    process = start(system, target)
+    while process.poll() is None and not (target / "usr/lib/0").exists():
+        pass
+    process.terminate()
+    assert process.wait(timeout=60) in (0, -signal.SIGTERM)
+    assert len(list((target / "usr/lib").iterdir())) == 5000
+    found, wanted = below(target), below(system)
+    assert {name: found[name] for name in wanted} == wanted
+    assert not list(target.glob(".morph*"))
+
+
 def test_links_that_come_meanwhile_do_not_lead_out(system: Path, target: Path) -> None:
     """Whose home is in the target may be quick."""
     outside = target.with_name("outside")

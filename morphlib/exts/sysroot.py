@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from morphlib.writeexts.merging import merged_directory
 from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
+#: Bytes that are no hole worth the name: file systems can keep small files elsewhere.
+_SMALL = 1 << 16
 _UNPACK = (
     *ENDING_WITH_US,
     "tar",
@@ -88,10 +91,13 @@ def _is_merged_with(target: Path) -> bool:
 
 
 def _copy_base(base: Base, target: Path) -> bool:
-    """Copy what the system was before, and then what was changed. False if that is not known."""
+    """Copy what the system was before, and then what was changed. False if that is not known, or
+    has holes, which a tar on the way would fill: the image of a disk inside of a system."""
     try:
         changes = read_changes(base.changes)
     except (UnknownChangeError, OSError):
+        return False
+    if any(map(_has_holes, changes.entries.values())):
         return False
     run([*_COPY, base.tree, target])
     for path in changes.entries:
@@ -108,6 +114,10 @@ def _copy_base(base: Base, target: Path) -> bool:
         write_changes_tar(changes, Path(archive.name))
         run([*_UNPACK, f"--file={archive.name}", f"--directory={target}"])
     return True
+
+
+def _has_holes(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_blocks * 512 + _SMALL < found.st_size
 
 
 def _is_directory(path: Path) -> bool:

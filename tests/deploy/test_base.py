@@ -144,6 +144,18 @@ def test_names_of_one_file_when_one_of_them_is_changed(any_world: World, change:
     assert_equal(tree, directory)
 
 
+def test_holes_of_files_are_kept(any_world: World) -> None:
+    """The image of a disk inside of another system."""
+    world = any_world
+    world.write("disk.configure", '#!/bin/sh\ntruncate -s 40G "$1/disk.img"\n')
+    world.configure_with("disk")
+    world.cluster(one={"type": "sysroot", "location": "one"})
+    world.deploy()
+    found = (world.definitions / "one/disk.img").stat()
+    assert (found.st_size, found.st_blocks) == (40 << 30, 0)
+    assert (world.definitions / "one/etc/app.conf").exists()
+
+
 def test_equal_changes_give_equal_bytes(world: World) -> None:
     world.write("change.configure", CHANGES, 0o755)
     world.cluster(one={"type": "tar", "location": "one.tar"})

@@ -52,7 +52,10 @@ VBoxManage unregistervm "$1" --delete
 
 
 def _parse_address(value: str) -> str:
-    return str(ipaddress.IPv4Address(value.strip()))
+    try:
+        return str(ipaddress.IPv4Address(value.strip()))
+    except ValueError as error:
+        raise ValueError(f"HOST_IPADDR {value} is no address: {error}") from None
 
 
 def _parse_netmask(value: str) -> str:

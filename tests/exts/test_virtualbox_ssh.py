@@ -209,7 +209,7 @@ def test_what_is_missing_there(box: Sshd, images: Path) -> None:
         ("vbox+ssh://h/g", {}, "Cannot parse location vbox+ssh://h/g"),
         ("vbox+ssh://h/g/p", {"HOST_IPADDR": ""}, "HOST_IPADDR was not given"),
         ("vbox+ssh://h/g/p", {"NETMASK": ""}, "NETMASK was not given"),
-        ("vbox+ssh://h/g/p", {"HOST_IPADDR": "--ip"}, "--ip"),
+        ("vbox+ssh://h/g/p", {"HOST_IPADDR": "--ip"}, "HOST_IPADDR --ip is no address"),
         ("vbox+ssh://h/g/p", {"NETMASK": "1.2.3.4"}, "'1.2.3.4' is no netmask"),
         ("vbox+ssh://h/g/p", {"DISK_SIZE": ""}, "DISK_SIZE is not defined"),
         ("vbox+ssh://h/g/p", {"ATTACH_DISKS": ":".join(["/x"] * 30)}, "has room for 29 disks"),

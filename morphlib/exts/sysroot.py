@@ -20,8 +20,6 @@ from morphlib.writeexts.merging import merged_directory
 from morphlib.writeexts.parameters import Parameters
 from morphlib.writeexts.tree import Tree
 
-#: Bytes that are no hole worth the name: file systems can keep small files elsewhere.
-_SMALL = 1 << 16
 _UNPACK = (
     *ENDING_WITH_US,
     "tar",
@@ -97,7 +95,7 @@ def _copy_base(base: Base, target: Path) -> bool:
         changes = read_changes(base.changes)
     except (UnknownChangeError, OSError):
         return False
-    if any(map(_has_holes, changes.entries.values())):
+    if any(_has_holes(changes.directory / path, found) for path, found in changes.entries.items()):
         return False
     run([*_COPY, base.tree, target])
     for path in changes.entries:
@@ -116,8 +114,11 @@ def _copy_base(base: Base, target: Path) -> bool:
     return True
 
 
-def _has_holes(found: os.stat_result) -> bool:
-    return stat.S_ISREG(found.st_mode) and found.st_blocks * 512 + _SMALL < found.st_size
+def _has_holes(path: Path, found: os.stat_result) -> bool:
+    if not stat.S_ISREG(found.st_mode) or found.st_blocks * 512 >= found.st_size:
+        return False
+    with path.open("rb") as file:  # it may be compressed, or small and kept elsewhere
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < found.st_size
 
 
 def _is_directory(path: Path) -> bool:

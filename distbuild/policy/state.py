@@ -124,6 +124,8 @@ def note_free(state: State, worker: Worker) -> None:
             waiting.setdefault(worker.id)
         else:
             waiting.pop(worker.id, None)
+        if not waiting:
+            del state.free[architecture]  # a worker may name as many as it likes
 
 
 def occupy_slot(state: State, job: Job) -> None:
@@ -132,6 +134,12 @@ def occupy_slot(state: State, job: Job) -> None:
     worker.jobs[job.id] = None
     if job.request in state.requests:
         state.requests[job.request].share += 1
+    # The next goes to another machine, if one is free: it has more to give than what is left here.
+    for architecture in worker.architectures:
+        waiting = state.free.get(architecture, {})
+        if worker.id in waiting:
+            del waiting[worker.id]
+            waiting[worker.id] = None
     note_free(state, worker)
 
 

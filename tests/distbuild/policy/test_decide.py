@@ -183,6 +183,22 @@ def test_capacity_and_architecture_of_workers_count() -> None:
     assert started(network.build("j-1")) == ["x2"]
 
 
+def test_what_is_ready_is_spread_over_workers() -> None:
+    network = Network()
+    for name in ("big", "bigger", "small"):
+        network.tell(WorkerJoined(name, X86, capacity=1 if name == "small" else 10))
+    out = network.ask("r", *(task(f"x{n}") for n in range(7)))
+    where = [command.worker for command in out if isinstance(command, Start)]
+    assert where == ["big", "bigger", "small", "big", "bigger", "big", "bigger"]
+
+
+def test_nothing_is_left_of_architectures_that_a_worker_made_up() -> None:
+    network = Network(workers=1)
+    for number in range(100):
+        network.tell(WorkerJoined("w0", frozenset({"x86_64", f"x{number}"})))
+    assert set(network.state.free) == {"x86_64", "x99"}
+
+
 def test_what_a_lost_worker_did_is_done_elsewhere() -> None:
     network = Network(workers=2)
     network.ask("r", task("a"), task("b"), task("c"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +100,16 @@ def test_when_one_program_ends_all_do(world: World) -> None:
         assert child.stderr is not None
         assert "controller-helper ended with status -9, see " in child.stderr.read()
         assert not any(Path(f"/proc/{pid}").exists() for pid in programs)
+
+
+def test_impatience_leaves_nothing_behind(world: World) -> None:
+    with running(world) as (child, _):
+        programs = children(child.pid)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            child.send_signal(number)
+            time.sleep(0.1)
+        assert child.wait(60) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in programs)
 
 
 @pytest.mark.parametrize("option", ["--workers=x", "--nothing"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from distbuild.builds import Build, Builds
+from distbuild.framing import MAX_LINE
 from distbuild.messages import (
     BuildCancelled,
     BuildFailed,
@@ -99,12 +101,20 @@ def announce_waiting(build: Build, state: State) -> None:
         build.progress(f"Ready to build {name}: waiting for a worker{which} to become available")
 
 
+def _fitting(urls: Sequence[str]) -> tuple[str, ...]:
+    """As many as one message has room for."""
+    ends = accumulate(len(url) + 3 for url in urls)
+    return tuple(url for url, end in zip(urls, ends, strict=True) if end <= MAX_LINE - 1000)
+
+
 def _end(controller: Announcer, build: Build, command: e.EndRequest) -> None:
     match command.outcome:
         case e.Outcome.FINISHED:
             names = [name for source in build.targets for name in source.files]
             names = [name for name in names if not name.endswith(".meta")]
-            urls = tuple(controller.shared.url_of(name) for name in names)
+            urls = _fitting([controller.shared.url_of(name) for name in names])
+            if len(urls) < len(names):
+                build.progress(f"{len(names) - len(urls)} more artifacts are in the shared cache")
             controller.end(build, BuildFinished(build=build.id, urls=urls), "Finished")
         case e.Outcome.FAILED:
             name = build.by_key[command.key].name

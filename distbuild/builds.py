@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from distbuild.graphs import Graph, GraphSource, Work
 from distbuild.messages import BuildProgress, BuildRequest, Message, StepOutput, StepPhase
+from morphlib.credentials import hide_credentials
 
 #: So many builds that are over are remembered.
 KEPT = 1000
@@ -115,7 +116,7 @@ def describe_running(builds: Iterable[Build]) -> str:
     blocks += [
         f"Build request ID: {build.id}\n"
         f"  Initiator: {build.initiator}\n"
-        f"  Repo: {build.request.repo}\n"
+        f"  Repo: {hide_credentials(build.request.repo)}\n"
         f"  Ref: {build.request.ref}\n"
         f"  Component: {build.request.morphology}"
         for build in found

@@ -6,6 +6,7 @@ What is made of its messages is the business of a `Speaker`.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -26,6 +27,9 @@ from distbuild.pacing import Pace, Room
 
 _log = logging.getLogger("morph.distbuild")
 reactor: Any = _reactor
+# Twisted goes by the clock on the wall, which people and machines set: then all who were heard a
+# moment ago would count as lost, or what is due would wait for hours.
+reactor.seconds = time.monotonic
 
 #: With what the handshake of TLS begins.
 _TLS = b"\x16\x03"
@@ -179,6 +183,9 @@ class Connection(LineOnlyReceiver):
                 self.refuse(f"that is not how a connection begins here: {error}")
             else:
                 self._count_bad_line(str(error))
+                if self._theirs is not None and self._theirs.role is Role.INITIATOR:
+                    # Somebody waits for the answer to what this was meant to be.
+                    self.send(Refused(reason=f"Bad request: {error}"))
             return
         try:
             self._take(message)

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from distbuild.announcing import announce, announce_waiting
 from distbuild.builds import Build, Builds
@@ -74,6 +75,7 @@ class Controller:
         self._restored: set[str] = set()
         self._phases: dict[str, str] = {}  # by job
         self.failures: dict[str, JobFailed] = {}  # by key, while what follows is done
+        self._expectations: dict[str, Any] = {}  # by build, what ends that it is_expected
         self._graphing = Graphing(self.helpers, means.shared, means.call, self)
         self._durations = Durations(means.records)
         self._transfers = Transfers(means.shared, means.worker_cache_port, self)
@@ -102,6 +104,7 @@ class Controller:
             self._expect(build)
 
     def _expect_no_longer(self, build: Build) -> None:
+        del self._expectations[build.id]
         build.is_expected = False
         if not build.is_over:
             self._less_followed(build)
@@ -134,16 +137,23 @@ class Controller:
     def unfollow(self, build: Build, initiator: Initiator, *, may_return: bool) -> None:
         """An initiator is gone: it left, or else it can't be heard and `may_return`."""
         build.followers.remove(initiator)
-        if may_return and not build.is_expected:
+        if may_return:
             self.means.tell(f"Build {build.id}: its initiator is silent; waiting for its return")
+            was_expected = build.is_expected
             self._expect(build)
-        else:
-            self._less_followed(build)
+            if not was_expected:
+                return  # who is expected counts as a follower
+        self._less_followed(build)
 
     def _expect(self, build: Build) -> None:
-        """Let a build go on for a while as if somebody followed it."""
+        """Let a build go on for a while from now on as if somebody followed it."""
         build.is_expected = True
-        reactor.callLater(self.means.grace, self._expect_no_longer, build)
+        before = self._expectations.get(build.id)
+        if before is not None:
+            before.reset(self.means.grace)
+        else:
+            wait = reactor.callLater(self.means.grace, self._expect_no_longer, build)
+            self._expectations[build.id] = wait
 
     def _less_followed(self, build: Build) -> None:
         if build.is_scheduled:
@@ -225,9 +235,21 @@ class Controller:
         return self._state.slots(architecture)
 
     def offered(self, worker: RemoteWorker, offer: Offer) -> None:
+        same = [each for each in self._workers.values() if each.run_name == offer.worker]
+        other = next((each for each in same if each is not worker), None)
+        if offer.worker is not None and other is not None:
+            self._leave_out(worker, other)
+            return
         running = tuple((run.job, run.step.key) for run in offer.running)
         architectures = frozenset(offer.architectures)
         self.decide(e.WorkerJoined(worker.name, architectures, offer.capacity, running))
+
+    def _leave_out(self, worker: RemoteWorker, other: RemoteWorker) -> None:
+        """A worker is there under another name: it talks to one of the two only, and would be lost
+        again and again."""
+        self.means.tell(f"Worker {worker.name} is {other.name}, and used under that name alone")
+        del self._workers[worker.name]
+        worker.give_up()
 
     def lost(self, worker: RemoteWorker, reason: str) -> None:
         self._phases = {

@@ -8,12 +8,12 @@ from typing import Protocol
 
 from distbuild.builds import Build
 from distbuild.connection import reactor
-from distbuild.daemon import in_thread
 from distbuild.graphs import MAX_GRAPH, decode_graph, find_targets, plan_work
 from distbuild.helpers import Helpers, Program
 from distbuild.messages import BuildStarted, GraphingFinished, GraphingStarted
 from distbuild.progressing import describe_work
 from distbuild.sharedcache import SharedCache
+from distbuild.waiting import Waiters
 from morphlib.errors import MorphError
 
 #: Graphs that are computed at a time: that takes memory, and many would all be slow.
@@ -44,6 +44,7 @@ class Graphing:
         self._scheduler = scheduler
         self._programs: dict[str, Program] = {}
         self._waiting: deque[tuple[Build, bool]] = deque()
+        self._askers = Waiters("cache-queries", _MOST_AT_ONCE)
 
     def start(self, build: Build, *, patient: bool) -> None:
         """Compute a build's graph. Without `patient` a helper has to be there, or come soon."""
@@ -107,7 +108,7 @@ class Graphing:
         build.tell(GraphingFinished(build=build.id))
         build.tell(BuildStarted(build=build.id))
         build.stored.clear()
-        in_thread(self._shared.present, build.graph.sources).addCallbacks(
+        self._askers.call(self._shared.present, build.graph.sources).addCallbacks(
             lambda present: self._known(build, present),
             lambda failure: (
                 None if build.is_over else self._scheduler.fail(build, str(failure.value))

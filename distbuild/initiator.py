@@ -80,10 +80,13 @@ class Initiator:
     ) -> None:
         follower = Follower(self.listener, self.what, logs, build)
         conversation = self._connect()
+        unsaid: m.BuildRequest | m.BuildAttach | None = first
         try:
-            conversation.say(first)
             while not follower.is_done:
                 try:
+                    if unsaid is not None:
+                        conversation.say(unsaid)
+                        unsaid = None
                     follower.take(conversation.hear())
                 except ConnectionLost as error:
                     conversation.close()
@@ -92,12 +95,10 @@ class Initiator:
                     conversation = self._reconnect()
                     # Without an answer yet, the same again: the request says by its id which.
                     again = m.BuildAttach(id=new_id(), build=follower.build)
-                    conversation.say(again if follower.build else first)
+                    unsaid = again if follower.build else first
         except KeyboardInterrupt:
-            self.tell(
-                "Stopping initiator process. To cancel the build use `morph distbuild-cancel"
-                f" {follower.build}`."
-            )
+            how = f" To cancel the build use `morph distbuild-cancel {follower.build}`."
+            self.tell(f"Stopping initiator process.{how if follower.build else ''}")
             if logs is not None:
                 logs.finish_all("Initiator cancelled")
             raise

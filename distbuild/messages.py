@@ -101,20 +101,20 @@ class BuildRequest(Message, frozen=True):
 
 
 class BuildAttach(Message, frozen=True):
-    """Follow a build that was asked for earlier. `build` is its public id."""
+    """Follow a build that was asked for earlier. `build` is its public id, as people type it."""
 
     id: Id
-    build: Id
+    build: Text
 
 
 class BuildCancel(Message, frozen=True):
     id: Id
-    build: Id
+    build: Text
 
 
 class BuildStatus(Message, frozen=True):
     id: Id
-    build: Id
+    build: Text
 
 
 class ListRequests(Message, frozen=True):

@@ -55,6 +55,8 @@ class RemoteWorker:
         self.name = str(address)
         self.connection: Connection | None = None
         self.has_offered = False
+        #: of the run of it that offered last
+        self.run_name: str | None = None
         endpoint: Any = HostnameEndpoint(
             reactor, address.host, address.port, timeout=party.heartbeat.connect
         )
@@ -65,6 +67,11 @@ class RemoteWorker:
 
     def start(self) -> None:
         self._service.startService()
+
+    def give_up(self) -> None:
+        """Connect to it no more."""
+        self.has_offered = False
+        self._service.stopService()
 
     def _speaker(self, hello: Hello) -> RemoteWorker:
         return self
@@ -85,6 +92,7 @@ class RemoteWorker:
         match message:
             case Offer():
                 self.has_offered = True
+                self.run_name = message.worker
                 self._employer.offered(self, message)
             case JobOutput():
                 self._employer.output(self, message)

@@ -86,7 +86,8 @@ class StepLogs:
 
 def log_name(step: str) -> str:
     """The name of a step's log. It stays in its directory, and in what file systems take."""
-    return f"build-step-{step.replace('/', '_')[:200]}.log"
+    name = step.replace("/", "_").encode("utf-8", "backslashreplace")[:200]
+    return f"build-step-{name.decode('utf-8', 'ignore')}.log"
 
 
 def _new_directory() -> Path:

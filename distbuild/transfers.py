@@ -9,16 +9,18 @@ from distbuild.addresses import Address
 from distbuild.builds import Build, Builds
 from distbuild.connection import reactor
 from distbuild.crashing import passing
-from distbuild.daemon import in_thread
 from distbuild.graphs import GraphSource
 from distbuild.policy.events import Event, JobStored, TransferFailed
 from distbuild.policy.state import Job
 from distbuild.sharedcache import SharedCache, TransferError
+from distbuild.waiting import Waiters
 
 _log = logging.getLogger("morph.distbuild")
 
 #: Seconds before a transfer is tried again.
 _PAUSE = 2.0
+#: Results that are brought over at a time; a slow worker may hold one up for long.
+_MOST_AT_ONCE = 64
 
 
 class Owner(Protocol):
@@ -38,6 +40,7 @@ class Transfers:
         self._shared = shared
         self._port = port
         self._owner = owner
+        self._pullers = Waiters("transfers", _MOST_AT_ONCE)
 
     def begin(self, job: Job, host: str) -> None:
         """Bring over what a job made, from the worker at the IP address `host`."""
@@ -66,4 +69,4 @@ class Transfers:
             _log.warning("%s: transfer from %s failed: %s", source.name, job.worker, error)
             self._owner.decide(TransferFailed(job.id, str(error), hopeless))
 
-        in_thread(self._shared.pull, origin, source).addCallbacks(done, failed)
+        self._pullers.call(self._shared.pull, origin, source).addCallbacks(done, failed)

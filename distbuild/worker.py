@@ -6,6 +6,7 @@ What a controller may have run is that and nothing else: it names a step, never 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ class Worker:
 
     def __init__(self, abilities: Abilities) -> None:
         self._abilities = abilities
+        self._name = secrets.token_hex(8)
         self.helpers = Helpers(self._offer)
         argv = (*abilities.call, "worker-builder")
         self._builders = Builders(self.helpers, argv, abilities.capacity)
@@ -105,6 +107,7 @@ class Worker:
                 architectures=self._abilities.architectures,
                 capacity=self._abilities.capacity,
                 running=tuple(job.run for job in self._jobs.values()),
+                worker=self._name,
             )
         )
         for job in list(self._jobs.values()):

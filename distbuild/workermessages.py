@@ -42,11 +42,15 @@ class CancelStep(Message, frozen=True):
 
 
 class Offer(Message, frozen=True):
-    """Worker to controller, after its hello: what it can do, and what it still does."""
+    """Worker to controller, after its hello: what it can do, and what it still does.
+
+    `worker` names this run of it, and is hard to guess.
+    """
 
     architectures: Annotated[tuple[Name, ...], Meta(max_length=100)]
     capacity: Annotated[int, Meta(ge=1, le=10_000)]
     running: tuple[RunStep, ...] = ()
+    worker: Id | None = None
 
 
 class JobOutput(Message, frozen=True):

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "cacheserver": LEAVES | {"sources", "rows", "sideprogram", "manpage", "logs"},
     "distbuild": LEAVES
     | {"definitions", "sources", "graph", "build"}
-    | {"rows", "sideprogram", "logs"},
+    | {"rows", "sideprogram", "logs", "credentials"},
 }
 #: Programs beside Morph: they use its rooms, and none of these uses them.
 PROGRAMS = {"cacheserver", "distbuild"}

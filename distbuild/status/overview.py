@@ -13,6 +13,7 @@ from distbuild.messages import BuildCancelled, BuildFailed
 from distbuild.policy.queue import waiting_steps
 from distbuild.policy.state import Phase, State
 from distbuild.status.history import History, Presence
+from morphlib.credentials import hide_credentials
 
 #: So many of each are shown: builds that are over, and steps that wait, for each architecture.
 SHOWN_OVER, SHOWN_WAITING = 50, 100
@@ -131,7 +132,7 @@ def view_line(watched: Watched, build: Build) -> BuildLine:
         state=_state_of(watched.state, build),
         status=build.status,
         morphology=request.morphology,
-        repo=request.repo,
+        repo=hide_credentials(request.repo),
         ref=request.original_ref or request.ref,
         components=request.components,
         initiator=build.initiator,

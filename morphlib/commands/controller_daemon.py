@@ -49,7 +49,7 @@ def run(session: Session, arguments: Sequence[str]) -> None:
             reason=Reason.CONFIG,
             hint="Name them in the setting worker, each as HOST or HOST:PORT.",
         )
-    addresses = [parse_address(text, 3434) for text in dict.fromkeys(settings.worker)]
+    addresses = dict.fromkeys(parse_address(text, 3434) for text in settings.worker)
     shared = open_shared_cache(
         settings.artifact_cache_server or "",
         settings.writeable_cache_server,
@@ -59,6 +59,8 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         authorities=settings.server_authorities,
     )
     party = read_party(Role.CONTROLLER, settings)
+    # First of what is written: another controller may be using all of it.
+    journal = Journal(settings.cachedir / "distbuild" / "journal", session.status)
     call = morph_call(session, "controller")
     # Where calculate-build-graph looks for them.
     records = Records(settings.cachedir / "records.sqlite", session.listener)
@@ -70,7 +72,6 @@ def run(session: Session, arguments: Sequence[str]) -> None:
         session.status,
         grace=party.heartbeat.grace,
     )
-    journal = Journal(settings.cachedir / "distbuild" / "journal")
     controller = Controller(means, journal, secrets.token_hex(4))
 
     status = open_status(settings)

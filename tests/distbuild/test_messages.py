@@ -60,6 +60,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "id": ids,
     "build": ids,
     "job": ids,
+    "worker": st.none() | ids,
     "role": st.sampled_from(messages.Role),
     "protocol": st.integers(-(2**53), 2**53),
     "program": names,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.logger import Logger
 
 from distbuild.addresses import Address
+from distbuild.builds import Builds, describe_running
 from distbuild.daemon import observe
 from distbuild.faults import STATUS_MACHINE, STATUS_SPACE, fault_of, status_of
 from distbuild.graphs import (
@@ -29,7 +30,10 @@ from distbuild.graphs import (
 )
 from distbuild.journal import Begun, Journal, Over
 from distbuild.messages import BuildRequest
+from distbuild.policy.state import State
 from distbuild.sharedcache import SharedCache, TransferError, open_shared_cache
+from distbuild.status.history import History
+from distbuild.status.overview import Watched, view_line
 from distbuild.steplogs import StepLogs, log_name
 from distbuild.workermessages import Fault
 from morphlib.definitions.models import Kind
@@ -130,17 +134,17 @@ def begun(name: str) -> Begun:
 
 def test_a_journal_keeps_what_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "new" / "journal"
-    journal = Journal(path)
+    journal = Journal(path, print)
     assert journal.unfinished == ()
     for entry in (begun("a"), begun("b"), Over("a"), begun("c"), Over("unknown")):
         journal.add(entry)
     journal.close()
-    again = Journal(path)
+    again = Journal(path, print)
     assert again.unfinished == (begun("b"), begun("c"))
     assert len(path.read_bytes().splitlines()) == 2
     again.add(Over("b"))
     again.close()
-    assert Journal(path).unfinished == (begun("c"),)
+    assert Journal(path, print).unfinished == (begun("c"),)
 
 
 @settings(deadline=None)  # on a machine with other work
@@ -150,23 +154,99 @@ def test_a_journal_that_was_cut_short_keeps_what_is_whole(cut: int) -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "journal"
-        journal = Journal(path)
+        journal = Journal(path, print)
         journal.add(begun("a"))
         whole = path.stat().st_size
         journal.add(begun("b"))
         journal.close()
         path.write_bytes(path.read_bytes()[: whole + cut])
-        found = Journal(path)
+        found = Journal(path, print)
         assert found.unfinished[0] == begun("a")
         found.add(begun("c"))
         found.close()
-        assert Journal(path).unfinished[-1] == begun("c")
+        assert Journal(path, print).unfinished[-1] == begun("c")
 
 
 def test_a_journal_that_can_not_be_kept_is_told(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     with pytest.raises(MorphError, match="can't keep the journal"):
-        Journal(tmp_path / "journal")
+        Journal(tmp_path / "journal", print)
+
+
+def test_a_journal_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    first = Journal(path, print)
+    first.add(begun("a"))
+    with pytest.raises(MorphError, match="another controller keeps its journal in"):
+        Journal(path, print)
+    first.add(begun("b"))
+    first.close()
+    assert Journal(path, print).unfinished == (begun("a"), begun("b"))
+
+
+def test_a_journal_is_read_by_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.touch(0o644)
+    journal = Journal(path, print)
+    journal.add(begun("a"))  # the URL of a repository may hold a password
+    journal.close()
+    assert {each.stat().st_mode & 0o077 for each in tmp_path.glob("journal")} == {0}
+
+
+def test_what_a_journal_has_of_another_version_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    newer = b'{"type":"begun","build":"b","request":{"type":"build-request","colour":"red"}}\n'
+    path.write_bytes(newer + b"\0\0\0\n" + msgspec.json.encode(begun("a")) + b'\n{"type":"be')
+    told: list[str] = []
+    journal = Journal(path, told.append)
+    assert journal.unfinished == (begun("a"),)
+    journal.close()
+    assert told == [f"Lines of {path} that this version can't read are in {path}.unread now"]
+    assert (tmp_path / "journal.unread").read_bytes() == newer + b"\0\0\0\n"
+    Journal(path, told.append).close()
+    assert len(told) == 1
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """As on a disk that is full."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1, 20])
+def test_a_journal_on_a_full_disk_remembers_nothing_that_was_refused(
+    tmp_path: Path, room: int
+) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path, print)
+    journal.add(begun("a"))
+    with no_file_longer_than(path.stat().st_size + room):
+        with pytest.raises(MorphError, match="can't keep the journal"):
+            journal.add(begun("refused"))
+        with pytest.raises(MorphError, match="can't keep the journal"):
+            journal.add(Over("a"))
+    journal.add(begun("b"))
+    journal.close()
+    assert Journal(path, print).unfinished == (begun("b"),)
+
+
+# ---- Builds ----------------------------------------------------------------------------------
+
+
+def test_passwords_of_repositories_are_shown_to_nobody() -> None:
+    builds, history = Builds(), History()
+    request = BuildRequest(id="r", repo="https://me:sesame@host/x", ref="f" * 40, morphology="m")
+    build = builds.new(request, "127.0.0.1:1")
+    assert "  Repo: https://me:(hidden)@host/x\n" in describe_running([build])
+    shown = view_line(Watched(State("j"), builds, history, ()), build)
+    assert shown.repo == "https://me:(hidden)@host/x"
 
 
 # ---- Logs of steps ---------------------------------------------------------------------------
@@ -212,10 +292,11 @@ def test_step_logs_get_a_new_directory(tmp_path: Path, monkeypatch: pytest.Monke
         StepLogs(str(tmp_path / "file")).start("x", "Started")
 
 
-@given(st.text(min_size=1))
+@given(st.text(min_size=1) | st.text(st.just("ü"), min_size=200, max_size=300))
 def test_names_of_logs_stay_in_their_directory(step: str) -> None:
     assert "/" not in log_name(step)
     assert log_name(step).startswith("build-step-")
+    assert len(log_name(step).encode()) < 255
 
 
 # ---- Faults ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_a_controller_that_is_killed_takes_up_its_builds(networks: Networks) -> 
     assert "app is already building on 127.0.0.1:" in ran.out
     assert ran.out.count("Started building app on") == 1
     assert step_log.read_text().count("sleep 20") <= 1
+
+
+def test_a_controller_that_stops_for_a_while_costs_no_build(networks: Networks) -> None:
+    """Longer than the others wait for a sign of life from it."""
+    network = networks(peer_timeout="10")
+    network.change_app("sleep 20")
+    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    network.wait_for_app()
+    controller = network.processes["controller"].child
+    controller.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(14)
+    finally:
+        controller.send_signal(signal.SIGCONT)
+    ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+    assert "silent for 10 seconds; trying to reach it again" in ran.out
+    assert network.log("controller").count("Finished") == 1
 
 
 def test_a_controller_that_dies_before_it_answers_is_asked_again(networks: Networks) -> None:

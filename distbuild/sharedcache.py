@@ -21,6 +21,8 @@ from morphlib.events import AnyEvent, Status
 _CONNECT_SECONDS, _PULL_SECONDS = 10.0, 3600.0
 #: What a cache server says of a file that is not what its digest says.
 _LIE = "is not taken"
+#: How it answers where its disk is full.
+_NO_ROOM = 507
 
 
 class TransferError(Exception):
@@ -107,6 +109,8 @@ class SharedCache:
                 said = reply.data[:2000].decode("utf-8", "backslashreplace").strip()
         except HTTPError as error:
             raise TransferError(f"{self.writing}: {error}") from error
+        if reply.status == _NO_ROOM:
+            raise TransferError(f"the shared cache at {self.writing} has no room left")
         if reply.status != 200:
             raise TransferError(
                 f"{self.writing} answers {reply.status}: {said}", hopeless=_LIE in said

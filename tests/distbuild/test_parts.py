@@ -328,7 +328,7 @@ def test_what_was_killed_or_never_began_says_nothing_against_the_step(status: in
 
 
 @contextmanager
-def shared_cache(*missing: str) -> Iterator[tuple[SharedCache, list[list[str]]]]:
+def shared_cache(*missing: str, status: int = 502) -> Iterator[tuple[SharedCache, list[list[str]]]]:
     """One that can fetch all but artifacts with some suffixes, and what it was asked for."""
     asked: list[list[str]] = []
 
@@ -337,7 +337,7 @@ def shared_cache(*missing: str) -> Iterator[tuple[SharedCache, list[list[str]]]]
             body = self.rfile.read(int(self.headers["Content-Length"]))
             names = json.loads(body)["artifacts"]
             asked.append(names)
-            self.send_response(502 if set(names) & set(missing) else 200)
+            self.send_response(status if set(names) & set(missing) else 200)
             self.end_headers()
 
         def log_message(self, format: str, *arguments: object) -> None:
@@ -362,6 +362,9 @@ def test_a_result_and_its_log_come_over_together_or_the_result_alone() -> None:
         cache.pull(worker, result)
         assert asked == [["chunk.a", "build-log"], ["chunk.a"]]
     with shared_cache("chunk.a") as (cache, _), pytest.raises(TransferError, match="answers 502"):
+        cache.pull(worker, result)
+    full = shared_cache("chunk.a", status=507)
+    with full as (cache, _), pytest.raises(TransferError, match="the shared cache .* has no room"):
         cache.pull(worker, result)
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20
 _MAX_REPLY = 64 << 20
 _CONNECTIONS = 8
+_LATER = (408, 429, 502, 503, 504)  # statuses that ask to come again, whatever the server
 _OLD_SERVER = (400, 404, 405, 500, 501)  # what servers without the batched request may answer
 
 
@@ -124,7 +125,9 @@ class RemoteArtifacts:
     def _find(self, names: Sequence[str]) -> frozenset[str]:
         body = json.dumps(list(names)).encode()
         headers = {"Content-Type": "application/json"}
-        status, reply = self._ask("POST", "/1.0/artifacts", body=body, headers=headers)
+        status, reply = self._ask(
+            "POST", "/1.0/artifacts", body=body, headers=headers, passing=_LATER
+        )
         if status == 200:
             found = json.loads(reply)
             if not isinstance(found, dict):
@@ -186,7 +189,12 @@ class RemoteArtifacts:
             body = json.dumps({name: digest for name, (_, digest) in files.items()}).encode()
             headers = {"Content-Type": "application/json"}
             status, reply = self._ask(
-                "POST", f"/1.0/sources/{quote(key)}", body=body, headers=headers, attempts=2
+                "POST",
+                f"/1.0/sources/{quote(key)}",
+                body=body,
+                headers=headers,
+                attempts=2,
+                passing=PASSING,
             )
         except ConnectionError as error:
             self.stop()  # or it would be waited for with each further source
@@ -198,20 +206,17 @@ class RemoteArtifacts:
 
     def _stage(self, path: Path, digest: str) -> None:
         target = f"/1.0/uploads/{digest}"
-        if self._ask("GET", target, attempts=self._patience.attempts)[0] == 200:
+        attempts = self._patience.attempts
+        if self._ask("GET", target, attempts=attempts, passing=_LATER)[0] == 200:
             return
-        headers = {"Content-Type": "application/octet-stream"}
-        for pause in self._pauses():
-            time.sleep(pause)
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                more = {**headers, "Content-Length": str(size)}
-                status, reply = self._ask("PUT", target, body=file, headers=more, attempts=2)
-            if status in (200, 201):
-                return
-            if status not in PASSING:
-                break
-        raise OSError(_why(status, reply))
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+            status, reply = self._ask(
+                "PUT", target, body=file, headers=headers, attempts=2, passing=PASSING
+            )
+        if status not in (200, 201):
+            raise OSError(_why(status, reply))
 
     # Requests
 
@@ -223,8 +228,25 @@ class RemoteArtifacts:
         body: Any = None,
         headers: Mapping[str, str] = {},
         attempts: int = 1,
+        passing: Collection[int] = (),
     ) -> tuple[int, bytes]:
-        """A request with a small reply: its status and body. Raises OSError, ValueError."""
+        """A request with a small reply: its status and body. Raises OSError, ValueError.
+
+        After answers that are `passing` it is made again, as often as there is patience for;
+        where no answer comes, only `attempts` times.
+        """
+        for pause in self._pauses():
+            time.sleep(pause)
+            if hasattr(body, "seek"):
+                body.seek(0)
+            status, reply = self._ask_once(method, target, body, headers, attempts)
+            if status not in passing:
+                break
+        return status, reply
+
+    def _ask_once(
+        self, method: str, target: str, body: Any, headers: Mapping[str, str], attempts: int
+    ) -> tuple[int, bytes]:
         for pause in self._pauses(attempts):
             time.sleep(pause)
             try:

@@ -96,7 +96,10 @@ class Transfer:
             raise UnfinishedError(f"it answers {response.status}")
         total = self._begin(response)
         if self._largest is not None and total > self._largest:
-            raise RefusedError(self.name, f"{total} bytes are too many")
+            # Whoever writes to the server may have put it there: it may have other things.
+            raise MorphError(
+                f"can't fetch {self.name}: {total} bytes are too many", reason=Reason.CACHE
+            )
         self.began = True
         while block := response.read1(_BLOCK):
             self._file.write(block)

@@ -22,13 +22,15 @@ class FickleServer:
     """`files` by name. `cuts`: how many bytes each of the next replies brings before it breaks off.
 
     `digests` are told in the place of the true ones (None: none). `status` answers everything, if
-    given. `stalls`: seconds that each reply waits before its body. `asked` are the requests.
+    given; `statuses` the next questions for many files. `stalls`: seconds that each reply waits
+    before its body. `asked` are the requests.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     digests: dict[str, str | None] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
     status: int | None = None
+    statuses: list[int] = field(default_factory=list)
     stalls: float = 0.0
     batched: bool = True
     claims_all: bool = False
@@ -58,6 +60,9 @@ def fickle_server() -> Iterator[FickleServer]:
         def do_POST(self) -> None:
             names = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.asked.append(("POST", "", ""))
+            if state.statuses:
+                self._answer(state.statuses.pop(0), b"")
+                return
             if state.status is not None or not state.batched:
                 self._answer(state.status or 405, b"")
                 return

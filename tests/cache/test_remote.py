@@ -77,6 +77,31 @@ def test_a_server_without_that_request_is_asked_for_each(server: FickleServer) -
     assert [method for method, _, _ in server.asked] == ["POST", "HEAD", "HEAD"]
 
 
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+def test_who_has_to_come_again_does(server: FickleServer, status: int) -> None:
+    server.statuses = [status] * 3
+    client = Client(server.url)
+    assert client.find([NAME]) == {NAME}
+    assert len(server.asked) == 4
+    assert not client.warnings
+
+
+def test_who_always_has_to_come_again_goes_on_without(server: FickleServer) -> None:
+    server.statuses = [503] * 10
+    client = Client(server.url)
+    assert client.find([NAME]) == frozenset()
+    assert client.is_dead and len(server.asked) == HASTE.attempts
+
+
+def test_what_is_too_large_is_left_there(server: FickleServer, tmp_path: Path) -> None:
+    """It need not be the server who put it there, which has other things."""
+    client = Client(server.url)
+    with pytest.raises(MorphError, match="too many"):
+        client.fetch(NAME, tmp_path / "f", largest=len(DATA) - 1)
+    assert not client.is_dead
+    client.fetch(NAME, tmp_path / "f", largest=len(DATA))
+
+
 def test_a_transfer_goes_on_where_it_broke_off(server: FickleServer, tmp_path: Path) -> None:
     server.cuts = [1_000_000, 500_000]
     fetch(Client(server.url), tmp_path / "f")

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,23 +27,24 @@ DATA = os.urandom(3 << 20)
 def documented() -> str:
     """The file that the documentation shows."""
     text = DOCUMENTATION.read_text().partition("For nginx, in ")[2]
-    block = text.partition("\n\n")[2].partition("\n\n`listen")[0]
+    block = text.partition("\n\n")[2].partition("\n\nMorph asks")[0]
     return textwrap.dedent(block)
 
 
-def configure(home: Path, port: int, behind: int) -> Path:
+def configure(home: Path, port: int, behind: int, *changes: tuple[str, str]) -> Path:
     served = documented()
-    for old, new in (("listen 80;", f"listen 127.0.0.1:{port};"), (":8080;", f":{behind};")):
+    places = ("listen 80;", f"listen 127.0.0.1:{port};"), (":8080;", f":{behind};")
+    for old, new in (*places, *changes):
         assert served.count(old) == 1
         served = served.replace(old, new)
-    places = "".join(
+    directories = "".join(
         f"{name}_temp_path {home}/temp-{name};\n"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     path = home / "nginx.conf"
     path.write_text(
         f"daemon off;\npid {home}/nginx.pid;\nerror_log {home}/nginx.log;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{places}{served}\n}}\n"
+        f"events {{}}\nhttp {{\naccess_log off;\n{directories}{served}\n}}\n"
     )
     return path
 
@@ -51,17 +54,17 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheServer]:
-    """A server that takes writers with a token, as clients of nginx see it."""
-    home = tmp_path_factory.mktemp("nginx")
+@contextmanager
+def behind_nginx(home: Path, *changes: tuple[str, str]) -> Iterator[CacheServer]:
+    """A server that takes writers with a token, as clients of nginx see it. `changes` are made to
+    what the documentation shows."""
     (home / "tokens").write_text(f"builder {TOKEN}\n")
     (home / "tokens").chmod(0o600)
     with running(home, "--enable-writes", f"--token-file={home / 'tokens'}") as server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        path = configure(home, port, server.port)
+        path = configure(home, port, server.port, *changes)
         command = ["nginx", "-p", str(home), "-e", str(home / "nginx.log"), "-c", str(path)]
         process = subprocess.Popen(command)
         try:
@@ -71,6 +74,12 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheServer]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CacheServer]:
+    with behind_nginx(tmp_path_factory.mktemp("nginx")) as server:
+        yield server
 
 
 def test_artifacts_go_in_and_out(proxied: CacheServer, tmp_path: Path) -> None:
@@ -107,6 +116,28 @@ def test_who_asks_stands_in_the_log_and_needs_the_token(proxied: CacheServer) ->
     assert asked() == ["127.0.0.1"]
     nobody = replace(proxied, headers={})
     assert nobody.put(NAME, DATA).status == 401
+
+
+def test_a_limit_makes_clients_slower_and_loses_nothing(home: Path, tmp_path: Path) -> None:
+    """They are told to come again (503), which is no reason to leave the server alone."""
+    keys = [sha256(b"%d" % number) for number in range(15)]
+    files = {key: (f"{key}.chunk.a", tmp_path / key) for key in keys}
+    limits = ("rate=200r/s", "rate=20r/s"), ("burst=1000", "burst=5")
+    with behind_nginx(home, *limits) as server:
+        remote = RemoteArtifacts(server.url, access=Access(token=TOKEN))
+
+        def send(key: str) -> None:
+            name, path = files[key]
+            path.write_text(key)
+            remote.upload(key, {name: (path, sha256(key.encode()))})
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(send, keys))
+        # Others that come from the same address may have used up what is allowed.
+        turned_away = [server.artifact("other").status for _ in range(50)].count(503)
+        assert turned_away > 0
+        assert remote.find([name for name, _ in files.values()]) == {n for n, _ in files.values()}
+        remote.close()
 
 
 def test_without_a_token_file_nobody_writes_through_a_proxy(home: Path) -> None:

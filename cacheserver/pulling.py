@@ -32,6 +32,10 @@ class PullError(Exception):
         self.status = status
 
 
+class MissingError(PullError):
+    """The other server does not have it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A server: name or address, and port; port 0 stands for all ports."""
@@ -109,12 +113,13 @@ class Puller:
         files: dict[str, Path],
         digests: dict[str, str],
     ) -> None:
-        """They come along unasked, if the other server has them: nobody else knows who built it."""
+        """They come along unasked, if the other server has them: nobody else knows who built it,
+        and nobody asks again once the artifacts are here."""
         if name in files:
             return
         try:
             path, digest = self._fetch(connection, origin, name)
-        except PullError as error:
+        except MissingError as error:
             _log.debug("%s", error)
             return
         if read_signatures(path) is None:
@@ -134,7 +139,8 @@ class Puller:
             length = response.headers.get("Content-Length", "")
             digest = parse_digest(response.headers.get("Repr-Digest", ""))
             if response.status != 200:
-                raise PullError(502, f"{origin} answers {response.status} for {name}")
+                kind = MissingError if response.status == 404 else PullError
+                raise kind(502, f"{origin} answers {response.status} for {name}")
             if not _LENGTH.fullmatch(length) or digest is None:
                 raise PullError(502, f"{origin} tells no length and digest of {name}")
             return self._uploads.receive(response, int(length), digest), digest

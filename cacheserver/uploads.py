@@ -120,8 +120,11 @@ class Uploads:
 
     def _take(self, key: str, wanted: Mapping[str, str], taken: dict[str, Path]) -> None:
         """The staged files that are not stored already; they are no longer staged then."""
+        # What is damaged, or somebody removed, is not there whatever the manifest says.
+        there = {name for name, is_there in self.artifacts.has(wanted).items() if is_there}
         known = self.artifacts.manifest(key) or {}
-        missing = {n: d for n, d in wanted.items() if n not in known or known[n].sha256 != d}
+        stored = {name for name in there if name in known and known[name].sha256 == wanted[name]}
+        missing = {name: digest for name, digest in wanted.items() if name not in stored}
         names: dict[str, list[str]] = {}
         for name, digest in missing.items():
             names.setdefault(digest, []).append(name)

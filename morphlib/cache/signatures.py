@@ -20,6 +20,9 @@ from morphlib.cache.manifest import Manifest
 LARGEST = 4 << 20
 MOST = 16
 
+#: Characters of Base64 that a key and a signature have.
+_KEY_LENGTH, _SIGNATURE_LENGTH = 60, 88
+
 #: Nothing else that these keys might ever sign begins so.
 _DOMAIN = b"Morph artifact signature 1\0"
 
@@ -72,12 +75,15 @@ def merge_signatures(
     parts: Iterable[Signatures], stored: Manifest
 ) -> dict[str, tuple[Signature, ...]]:
     """All signatures of what is stored, earlier parts first: at most MOST for each file, of which
-    one key has one."""
+    one key has one. What is longer than a signature can be is left out: it would make the whole
+    too large to be read."""
     found: dict[str, dict[str, Signature]] = {}
     for part in parts:
         for name, signatures in part.items():
             known = stored.get(name)
             for each in signatures:
+                if len(each.key) > _KEY_LENGTH or len(each.signature) > _SIGNATURE_LENGTH:
+                    continue
                 if known is not None and each.content == (known.sha256, known.size):
                     kept = found.setdefault(name, {})
                     if each.key in kept or len(kept) < MOST:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from morphlib.cache.signatures import Content, Signatures, decode_signatures, encode_signatures
+from morphlib.cache.digests import format_digest
+from morphlib.cache.signatures import (
+    Content,
+    Signature,
+    Signatures,
+    decode_signatures,
+    encode_signatures,
+)
 from morphlib.cache.signing import SigningKey, TrustedKeys, generate_signing_key
 from tests.cacheserver.server import KEY, CacheServer, command, running, sha256
 
@@ -87,6 +96,46 @@ def test_what_holds_no_signatures_is_refused(server: CacheServer, data: bytes) -
     assert upload(server, {NAME: DATA, SIGNATURES: data}) == 422
     assert server.artifact(SIGNATURES).status == 404
     assert server.artifact(NAME).status == 404
+
+
+def test_signatures_of_many_stay_small(server: CacheServer, keys: list[SigningKey]) -> None:
+    """Clients read no more of them than servers take at once."""
+    assert upload(server, {NAME: DATA, SIGNATURES: encoded(keys[0])}) == 201
+    for number in range(3):
+        long = Signature(f"key {number}", *CONTENT, "A" * (3 << 20))
+        assert server.put(SIGNATURES, encode_signatures({NAME: (long,)})).status == 200
+        long = Signature("A" * (3 << 20), *CONTENT, str(number))
+        assert server.put(SIGNATURES, encode_signatures({NAME: (long,)})).status == 200
+    assert decode_signatures(server.artifact(SIGNATURES).body) == keys[0].sign({NAME: CONTENT})
+
+
+@pytest.mark.parametrize(("status", "answered"), [(404, 200), (503, 502), (500, 502)])
+def test_nothing_loses_its_signatures_on_the_way(
+    server: CacheServer, status: int, answered: int
+) -> None:
+    """What can't be had now might never be asked for again."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith("signatures"):
+                self.send_error(status)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(DATA)))
+            self.send_header("Repr-Digest", format_digest(sha256(DATA)))
+            self.end_headers()
+            self.wfile.write(DATA)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        wanted = {"host": f"127.0.0.1:{other.server_port}", "cacheid": KEY}
+        answer = server.post("/1.0/fetch", {**wanted, "artifacts": ["chunk.a"]})
+        other.shutdown()
+    assert answer.status == answered
+    assert server.artifact(NAME).status == (200 if answered == 200 else 404)
 
 
 def test_signatures_come_along_when_servers_fetch(

@@ -229,6 +229,16 @@ def test_nothing_appears_unless_all_is_there(writable: CacheServer) -> None:
     assert publish(writable, KEY, wanted).status == 201
 
 
+def test_what_vanished_is_stored_again(writable: CacheServer) -> None:
+    name = f"{KEY}.chunk.vanishing"
+    wanted = {name: stage(writable, b"vanishing")}
+    assert publish(writable, KEY, wanted).status == 201
+    (writable.artifacts / name).unlink()
+    stage(writable, b"vanishing")
+    assert publish(writable, KEY, wanted).status == 201
+    assert writable.artifact(name).body == b"vanishing"
+
+
 def test_two_names_may_have_the_same_bytes(writable: CacheServer) -> None:
     digest = stage(writable, b"")
     names = [f"{KEY}.chunk.{name}" for name in "abc"]

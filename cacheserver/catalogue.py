@@ -145,7 +145,7 @@ class Catalogue:
             return kept[1]
         try:
             meta = _decoder.decode((self._directory / (key + META_SUFFIX)).read_bytes())
-        except (OSError, msgspec.DecodeError, UnicodeError):
+        except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
             meta = _EMPTY
         self._metas[key] = status.st_mtime_ns, meta
         return meta

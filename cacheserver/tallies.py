@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,10 @@ MOST = 20_000  # names that are kept
 
 #: What split rules call the parts of chunks if nobody says otherwise.
 _PARTS = ("bins", "libs", "devel", "doc", "locale", "misc")
+
+
+#: Whatever a file says, nothing was asked for less than never.
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Label(NamedTuple):
@@ -30,8 +34,8 @@ class Label(NamedTuple):
 class Tally(NamedTuple):
     """Questions after something that was there, and that was not."""
 
-    hits: int
-    misses: int
+    hits: Count
+    misses: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Rate:
     @property
     def part(self) -> float:
         """Which part of what was asked for was there."""
-        return self.hits / self.asked
+        return self.hits / self.asked if self.asked else 0.0
 
 
 #: Label -> day -> counts.

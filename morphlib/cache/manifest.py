@@ -86,7 +86,8 @@ def verify_file(path: Path, known: FileStamp) -> FileStamp:
 def read_file(path: str) -> bytes | None:
     """A small file, in as few calls as possible; None if there is none. Raises OSError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that somebody put there is as good as empty, and nothing to wait for.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -221,6 +223,29 @@ def test_a_file_of_junk_is_replaced(store: ArtifactStore) -> None:
     hits.add_question(question(KEY, "zlib", there=True))
     hits.save()
     assert counted(Hits(store, Clock())) == (1, 0)
+
+
+@pytest.mark.parametrize("counts", ["[0,0]", "[-5,5]", "[1,-1]", "[18446744073709551615,1]"])
+def test_pages_bear_a_file_of_other_counts(home: Path, counts: str) -> None:
+    (home / "artifacts").mkdir()
+    day = int(time.time() // 86400)
+    text = f'{{"chunk":{{"zlib-bins":{{"{day}":{counts}}}}}}}'
+    (home / "artifacts" / FILE).write_text(text)
+    with running(home) as server:
+        assert server.get("/hits", kind="chunk").status == 200
+        assert server.artifact(f"{KEY}.chunk.zlib-bins").status == 404
+        assert server.get("/hits", kind="chunk").status == 200
+        assert server.stop() == 0
+    assert "Traceback" not in server.events
+
+
+def test_a_pipe_in_the_place_of_counts_is_not_waited_for(home: Path) -> None:
+    (home / "artifacts").mkdir()
+    os.mkfifo(home / "artifacts" / FILE)
+    with running(home) as server:
+        assert server.artifact(f"{KEY}.chunk.zlib-bins").status == 404
+        assert server.stop() == 0
+    assert (home / "artifacts" / FILE).is_file()
 
 
 def test_what_can_not_be_kept_is_counted_still(tmp_path: Path) -> None:

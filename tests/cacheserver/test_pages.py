@@ -14,7 +14,7 @@ from cacheserver.catalogue import Catalogue
 from cacheserver.pages import format_age, format_size, format_span
 from morphlib.cache.store import ArtifactStore
 from tests.cacheserver.browser import Browser, browsing
-from tests.cacheserver.server import CacheServer, running, sha256
+from tests.cacheserver.server import KEY, CacheServer, running, sha256
 
 HOSTILE = "<script>document.title='stolen'</script>"
 
@@ -273,6 +273,16 @@ def test_what_is_told_follows_what_is_stored(home: Path) -> None:
         store.remove(key)
         now[0] = 110.0
         assert catalogue.sources() == {}
+
+
+@pytest.mark.parametrize("start", [b'{"x":', b'{"cache-id":{"kids":', b'{"cache-id":{"x":'])
+def test_pages_bear_what_is_no_description_of_a_build(home: Path, start: bytes) -> None:
+    with running(home, "--enable-writes") as server:
+        assert server.put(f"{KEY}.chunk.zlib-bins", b"data").status == 201
+        assert server.put(f"{KEY}.meta", start + b"[" * 100_000).status == 200
+        for path in ("/?kind=chunk", f"/sources/{KEY}", "/hits"):
+            assert server.ask("GET", path).status == 200
+    assert "Traceback" not in server.events
 
 
 @pytest.mark.parametrize(

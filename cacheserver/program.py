@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TIDY_SECONDS = 60.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _END_SECONDS = 8.0  # for answers that are being sent when the program has to end
+_SAVE_SECONDS = 2.0  # for counts
 
 
 def run_program(argv: Sequence[str]) -> int:
@@ -100,14 +101,20 @@ def _serve(settings: ServerSettings, argv: Sequence[str]) -> None:
             log.reopen()
         except MorphError as error:
             logging.getLogger("morph.cacheserver").error("%s", error)
-    ender = threading.Thread(target=server.stop, daemon=True)
-    ender.start()
-    ender.join(_END_SECONDS)
-    assembled.hits.try_to_save()
+    _give_time(server.stop, _END_SECONDS)
+    # Whoever holds the directory may hold it for ever.
+    _give_time(assembled.hits.try_to_save, _SAVE_SECONDS)
     assembled.uploads.close()
     logging.shutdown()
     # Threads that still wait for their clients must not keep the program.
     os._exit(0)
+
+
+def _give_time(action: Callable[[], object], seconds: float) -> None:
+    """Do something, and go on without it if it takes longer."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def keep_tidy(hits: Hits, uploads: Uploads) -> threading.Event:

@@ -26,6 +26,7 @@ from cacheserver.tallies import (
     owner_of,
     rates,
 )
+from morphlib.cache.locks import acquire_directory
 from morphlib.cache.store import ArtifactStore
 from tests.cacheserver.server import KEY, OTHER_KEY, running, sha256
 
@@ -237,6 +238,16 @@ def test_pages_bear_a_file_of_other_counts(home: Path, counts: str) -> None:
         assert server.get("/hits", kind="chunk").status == 200
         assert server.stop() == 0
     assert "Traceback" not in server.events
+
+
+def test_a_server_ends_though_somebody_holds_the_directory(home: Path) -> None:
+    """Such as a program that was stopped. Counts are worth no more than a moment."""
+    with running(home) as server:
+        assert server.artifact(f"{KEY}.chunk.zlib-bins").status == 404
+        held = acquire_directory(server.artifacts)
+        assert held is not None
+        with held:
+            assert server.stop() == 0
 
 
 def test_a_pipe_in_the_place_of_counts_is_not_waited_for(home: Path) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from cacheserver.uploads import UploadError, Uploads, check_names, read_signatures
 from morphlib.cache.digests import parse_digest
 from morphlib.cache.names import SIGNATURES_SUFFIX
+from morphlib.cache.signatures import LARGEST
 from morphlib.cache.temporaries import remove_files
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -34,6 +35,10 @@ class PullError(Exception):
 
 class MissingError(PullError):
     """The other server does not have it."""
+
+
+class TooLargeError(PullError):
+    """It is more than it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +123,25 @@ class Puller:
         if name in files:
             return
         try:
-            path, digest = self._fetch(connection, origin, name)
+            path, digest = self._fetch(connection, origin, name, LARGEST)
         except MissingError as error:
             _log.debug("%s", error)
             return
-        if read_signatures(path) is None:
-            _log.warning("%s from %s holds no signatures: left out", name, origin)
-            remove_files([path])
-        else:
+        except TooLargeError:
+            path = None
+        if path is not None and read_signatures(path) is not None:
             files[name], digests[name] = path, digest
+            return
+        _log.warning("%s from %s holds no signatures: left out", name, origin)
+        if path is not None:
+            remove_files([path])
 
     def _fetch(
-        self, connection: http.client.HTTPConnection, origin: Origin, name: str
+        self,
+        connection: http.client.HTTPConnection,
+        origin: Origin,
+        name: str,
+        largest: int | None = None,
     ) -> tuple[Path, str]:
         """A temporary file with the artifact, and its SHA-256. The connection is opened again
         where the other server closed it."""
@@ -143,6 +155,8 @@ class Puller:
                 raise kind(502, f"{origin} answers {response.status} for {name}")
             if not _LENGTH.fullmatch(length) or digest is None:
                 raise PullError(502, f"{origin} tells no length and digest of {name}")
+            if largest is not None and int(length) > largest:
+                raise TooLargeError(502, f"{name} from {origin} has {length} bytes")
             return self._uploads.receive(response, int(length), digest), digest
         except (OSError, http.client.HTTPException) as error:
             raise PullError(502, f"can't fetch {name} from {origin}: {error}") from error

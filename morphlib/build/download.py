@@ -8,7 +8,6 @@ from pathlib import Path
 from morphlib.build.unpack import check_tar
 from morphlib.cache.failures import explain_failure
 from morphlib.cache.remote import RemoteArtifacts
-from morphlib.cache.signatures import Content
 from morphlib.cache.store import ArtifactStore
 from morphlib.cache.trust import fetch_signatures
 from morphlib.definitions.models import Kind
@@ -31,8 +30,7 @@ def download_source(store: ArtifactStore, remote: RemoteArtifacts, source: Sourc
         vouched.check_signed(source.filenames())
         for name in source.filenames():
             path = files[name] = fresh()
-            digests[name] = remote.fetch(name, path)
-            vouched.check(name, Content(digests[name], path.stat().st_size))
+            digests[name] = vouched.fetch(name, path)
             _check(source, name, path)
         store.publish(source.key, files, digests=digests, sign=lambda _: vouched.signatures)
 

@@ -39,6 +39,7 @@ _BLOCK = 1 << 20
 _MAX_REPLY = 64 << 20
 _CONNECTIONS = 8
 _LATER = (408, 429, 502, 503, 504)  # statuses that ask to come again, whatever the server
+_LONGEST_TOLD = 500  # characters of what went wrong, some of which the server sent
 _OLD_SERVER = (400, 404, 405, 500, 501)  # what servers without the batched request may answer
 
 
@@ -366,7 +367,7 @@ def _artifact(name: str) -> str:
 def _plain(error: Exception) -> str:
     """What went wrong, without the names of objects that the library puts before it."""
     text = str(error)
-    return text.rpartition(">: ")[2] or text or type(error).__name__
+    return (text.rpartition(">: ")[2] or text or type(error).__name__)[:_LONGEST_TOLD]
 
 
 def _why(status: int, reply: bytes) -> str:
@@ -375,7 +376,7 @@ def _why(status: int, reply: bytes) -> str:
         text = str(told["error"]) if isinstance(told, dict) and "error" in told else ""
     except (ValueError, RecursionError):
         text = ""
-    return f"it answers {status}" + (f": {text[:500]}" if text else "")
+    return f"it answers {status}" + (f": {text[:_LONGEST_TOLD]}" if text else "")
 
 
 def _failed(name: str, url: str, why: str) -> MorphError:

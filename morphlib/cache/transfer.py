@@ -50,6 +50,13 @@ class RefusedError(MorphError):
         super().__init__(f"can't fetch {name}: {why}", reason=Reason.CACHE)
 
 
+class TooLargeError(MorphError):
+    """A file of more bytes than are wanted."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(f"can't fetch {name}: {size} bytes are too many", reason=Reason.CACHE)
+
+
 class Transfer:
     """One file on its way, over as many attempts as it takes."""
 
@@ -97,9 +104,7 @@ class Transfer:
         total = self._begin(response)
         if self._largest is not None and total > self._largest:
             # Whoever writes to the server may have put it there: it may have other things.
-            raise MorphError(
-                f"can't fetch {self.name}: {total} bytes are too many", reason=Reason.CACHE
-            )
+            raise TooLargeError(self.name, total)
         self.began = True
         while block := response.read1(_BLOCK):
             self._file.write(block)

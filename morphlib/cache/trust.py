@@ -10,6 +10,7 @@ from morphlib.cache.failures import explain_failure
 from morphlib.cache.names import SIGNATURES_SUFFIX
 from morphlib.cache.remote import RemoteArtifacts
 from morphlib.cache.signatures import LARGEST, Content, Signatures, decode_signatures
+from morphlib.cache.transfer import TooLargeError
 from morphlib.errors import MorphError, Reason
 
 if TYPE_CHECKING:
@@ -58,10 +59,24 @@ class Vouched:
         for name in names if self._remote.trusted else ():
             self._contents(name)
 
-    def check(self, name: str, content: Content) -> None:
-        """Raises UntrustedError unless a trusted key has signed this."""
-        if self._remote.trusted is not None and content not in self._contents(name):
-            raise UntrustedError(name, self._remote.url, self._remote.trusted)
+    def fetch(self, name: str, into: Path) -> str:
+        """Fetch one of the files to the path `into`. Returns its SHA-256 (hex).
+
+        Raises UntrustedError unless a trusted key has signed what comes, of which no more is taken
+        than was signed; and what `RemoteArtifacts.fetch` does.
+        """
+        trusted = self._remote.trusted
+        if trusted is None:
+            return self._remote.fetch(name, into)
+        contents = self._contents(name)
+        largest = max(content.size for content in contents)
+        try:
+            digest = self._remote.fetch(name, into, largest=largest)
+        except TooLargeError as error:
+            raise UntrustedError(name, self._remote.url, trusted) from error
+        if Content(digest, into.stat().st_size) not in contents:
+            raise UntrustedError(name, self._remote.url, trusted)
+        return digest
 
     def _contents(self, name: str) -> frozenset[Content]:
         assert self._remote.trusted is not None

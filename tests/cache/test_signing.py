@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import msgspec
@@ -152,6 +153,20 @@ def test_a_list_without_keys_is_a_mistake() -> None:
         parse_trusted_keys(Path("keys"), "# nobody\n")
 
 
+def test_a_list_that_is_too_long_to_be_read_is_a_mistake(key: SigningKey, tmp_path: Path) -> None:
+    """What comes after its first part is not just left out."""
+    path = tmp_path / "keys"
+    path.write_text(f"builder {key.public()}\n" + f"# {'x' * 97}\n" * 12_000)
+    with pytest.raises(MorphError, match="larger than"):
+        load_trusted_keys(path)
+
+
+def test_a_mark_of_the_byte_order_is_no_text(key: SigningKey, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"\ufeff# Those who build.\r\nbuilder {key.public()}\r\n")
+    assert load_trusted_keys(path).names == {key.public(): "builder"}
+
+
 def test_a_key_with_two_names_is_a_mistake(key: SigningKey) -> None:
     text = f"a {key.public()}\nb {key.public()}\n"
     with pytest.raises(MorphError, match=r"^keys:2: the key of a has another name here"):
@@ -243,6 +258,18 @@ def test_nobody_can_make_a_signature_up(signed: Signatures) -> None:
 
 def stamp(content: Content) -> FileStamp:
     return FileStamp(content.sha256, content.size, 0, 0, 0)
+
+
+def test_a_flood_of_signatures_takes_no_time(key: SigningKey) -> None:
+    """Servers keep a few; who sends thousands wants somebody to be busy verifying them."""
+    (valid,) = key.sign({NAME: CONTENT})[NAME]
+    flood = tuple(msgspec.structs.replace(valid, size=size) for size in range(10_000))
+    trust = trusted(key)
+    assert trust.contents(NAME, {NAME: (valid, *flood)}) == {CONTENT}
+    began = time.process_time()
+    for _ in range(20):
+        trust.contents(NAME, {NAME: (valid, *flood)})
+    assert time.process_time() - began < 2
 
 
 def test_merging_keeps_what_is_stored_and_one_of_each_key() -> None:

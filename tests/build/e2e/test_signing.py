@@ -95,13 +95,15 @@ def replace_system(server: CacheServer, how: str, attacker: SigningKey) -> bytes
     key = key_of(name)
     signed = dict(store.signatures(key))
     evil = store.path(chunk).read_bytes()
+    if how == "more bytes":
+        evil += bytes(10 << 20)
     path = store.temporary()
     path.write_bytes(evil)
     store.discard(name)
     store.publish(key, {name: path})
     sidecar = store.path(f"{key}.signatures")
     match how:
-        case "other bytes":
+        case "other bytes" | "more bytes":
             sidecar.write_bytes(encode_signatures(signed))
         case "another's signature":
             signed |= attacker.sign({name: Content(store.digest(name), len(evil))})
@@ -124,6 +126,7 @@ def replace_system(server: CacheServer, how: str, attacker: SigningKey) -> bytes
     "how",
     [
         "other bytes",
+        "more bytes",
         "another's signature",
         "a signature of another artifact",
         "a key that is not its own",

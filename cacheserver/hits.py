@@ -30,7 +30,6 @@ from cacheserver.tallies import (
     rates,
 )
 from morphlib.cache.failures import explain_failure
-from morphlib.cache.locks import acquire_directory
 from morphlib.cache.manifest import read_file
 from morphlib.cache.store import ArtifactStore
 from morphlib.cache.temporaries import remove_files
@@ -160,9 +159,7 @@ class Hits:
             self._saved = saved
 
     def _add_to_file(self, fresh: Tallies) -> Tallies:
-        held = acquire_directory(self._store.directory)
-        assert held is not None
-        with held:
+        with self._store.lock():
             saved = fade(merge(self._read(), fresh), self._today())
             path = self._store.temporary()
             try:

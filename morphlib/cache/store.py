@@ -38,7 +38,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from morphlib.cache.failures import explain_failure, storage_error
-from morphlib.cache.locks import acquire_directory
+from morphlib.cache.locks import Lock, acquire_directory
 from morphlib.cache.manifest import (
     DamageError,
     Manifest,
@@ -449,10 +449,18 @@ class ArtifactStore:
         """Hold the store's lock, for the moment in which manifests or files are changed."""
         with explain_failure("make the artifact cache", self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        held = acquire_directory(self.directory)
-        assert held is not None
-        with held:
+        with self.lock():
             yield
+
+    def lock(self) -> Lock:
+        """Keep others from changing what is stored, until the lock is released.
+
+        Raises MorphError (NOT_FOUND) if there is no directory.
+        """
+        # It may be a link to a larger disk: what is locked is the directory that this leads to.
+        held = acquire_directory(Path(os.path.realpath(self.directory)))
+        assert held is not None
+        return held
 
     def _list(self) -> Iterator[str]:
         try:

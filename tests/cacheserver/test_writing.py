@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tests.cacheserver.server import (
     OTHER_KEY,
     Answer,
     CacheServer,
+    command,
     running,
     sha256,
 )
@@ -521,6 +523,23 @@ def test_old_clients_write_by_get_where_that_is_asked_for(home: Path) -> None:
         answer = server.get("/1.0/delete", artifact="../events")
         assert (answer.status, answer.json["status"]) == (200, 22)
         assert "listening" in server.events
+
+
+def test_the_directory_may_be_a_link_to_another_disk(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (home / "artifacts").symlink_to(tmp_path / "large")
+    name = f"{KEY}.chunk.a"
+    with running(home, "--enable-writes") as server:
+        assert server.put(name, b"data").status == 201
+        assert server.artifact(name).body == b"data"
+        assert server.ask("DELETE", "/1.0/artifacts", {"filename": name}).status == 200
+        assert server.put(name, b"other").status == 201
+        assert server.stop() == 0
+        assert "ERROR" not in server.events
+    gc = command(home, "--gc", "--gc-max-size=1", "--gc-keep-younger-than=0")
+    done = subprocess.run(gc, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "large").iterdir()} == {".hits"}
 
 
 def test_without_writes_there_is_nothing_to_write_to(home: Path) -> None:

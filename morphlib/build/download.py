@@ -38,7 +38,9 @@ def download_source(store: ArtifactStore, remote: RemoteArtifacts, source: Sourc
 def _check(source: Source, name: str, path: Path) -> None:
     with explain_failure(f"read {name}", path):
         if source.kind is not Kind.STRATUM:
-            check_tar(path)
+            is_chunk = source.kind is Kind.CHUNK
+            artifact = name.split(".", 2)[2]
+            check_tar(path, f"baserock/{artifact}.meta" if is_chunk else "")
             return
         wanted: type = dict if name.endswith(".meta") else list
         try:

@@ -11,6 +11,7 @@ archive. Owners, modes and symlinks are kept as they are. Device nodes are not m
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import sys
@@ -23,6 +24,7 @@ from morphlib.build.members import MTIME_NS, Member, parents
 from morphlib.errors import MorphError, Reason
 
 _CHUNK = 1 << 20
+_MAX_DESCRIPTION = 64 << 20  # bytes of JSON
 
 # What a kernel takes: bytes of a name, of a path and of what a symlink leads to; ids; and numbers
 # of devices.
@@ -63,16 +65,30 @@ def unpack_tar(tar: Path, into: Path) -> tuple[Member, ...]:
     return tuple(unpacking.devices.values())
 
 
-def check_tar(tar: Path) -> None:
-    """Could `unpack_tar` unpack it? Raises MorphError (CACHE) if it is damaged or hostile."""
+def check_tar(tar: Path, description: str = "") -> None:
+    """Could `unpack_tar` unpack it? Raises MorphError (CACHE) if it is damaged or hostile, or lacks
+    the file `description` with a JSON object, where that is given."""
     rules = _Rules(tar)
+    is_described = not description
     try:
         with tarfile.open(tar, "r:", errorlevel=2) as archive:
             for info in archive:
-                rules.take(info)
+                if rules.take(info).path == description:
+                    is_described = info.isreg() and _is_object(archive, info)
             _check_end(tar, archive.offset)
     except (*_BROKEN, OSError) as error:
         raise _damaged(tar, str(error)) from error
+    if not is_described:
+        raise _damaged(tar, f"it has no proper {description}")
+
+
+def _is_object(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bool:
+    file = archive.extractfile(info)
+    assert file is not None
+    try:
+        return info.size <= _MAX_DESCRIPTION and isinstance(json.loads(file.read()), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _check_end(tar: Path, offset: int) -> None:

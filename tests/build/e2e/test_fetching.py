@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,7 +120,18 @@ def test_a_server_that_has_less_than_it_says(built: Trove, server: CacheServer) 
     assert len(warnings(ran)) >= 1
 
 
-@pytest.mark.parametrize("lie", ["digest", "content"])
+def tar_without_description(name: str, lie: str) -> bytes:
+    """A tar that can be unpacked, and is not that of a chunk artifact."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        if lie == "a link in it":
+            link = tarfile.TarInfo(f"baserock/{name.split('.', 2)[2]}.meta")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("lie", ["digest", "content", "nothing in it", "a link in it"])
 def test_a_server_that_lies_fails_no_build(built: Trove, server: CacheServer, lie: str) -> None:
     image = hand_over(built, server)
     with fickle_server() as fickle:
@@ -128,6 +141,8 @@ def test_a_server_that_lies_fails_no_build(built: Trove, server: CacheServer, li
                 del fickle.files[path.name]
             elif ".chunk.app-" in path.name and lie == "digest":
                 fickle.digests[path.name] = "0" * 64
+            elif ".chunk.app-" in path.name and lie != "content":
+                fickle.files[path.name] = tar_without_description(path.name, lie)
             elif ".chunk.app-" in path.name:
                 fickle.files[path.name] = b"what the server says" * 1000
         built.settings["artifact-cache-server"] = fickle.url

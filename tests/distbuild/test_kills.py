@@ -1,31 +1,56 @@
-"""Each party is killed at each stage of a build, and started again. The build succeeds."""
+"""Each party is killed at each stage of a build, and started again. The build succeeds, but for
+that of an initiator that is no more."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from distbuild.builders import SILENT_SECONDS
 from distbuild.crashing import CRASH_STATUS
 from morphlib.process import wait_until
+from tests.commandline import MORPH
 from tests.commands.world import SYSTEM
 from tests.distbuild.network import PATIENCE, Meanwhile, Network
 
 Networks = Callable[..., Network]
 
 
+T = TypeVar("T")
+
+
+def ask(network: Network) -> Meanwhile:
+    """Begin a build that somebody follows."""
+    return Meanwhile(lambda: network.run("distbuild", SYSTEM))
+
+
+def ask_by_program(network: Network) -> subprocess.Popen[bytes]:
+    """The same by a program that can be killed."""
+    options = [f"--{name}={value}" for name, value in network.all_settings({}).items()]
+    return subprocess.Popen(
+        [str(MORPH), "--no-default-configs", *options, "distbuild", SYSTEM],
+        cwd=network.world.definitions.path,
+        env=network.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 @contextmanager
-def graphing(network: Network) -> Iterator[Meanwhile]:
+def graphing(network: Network, begin: Callable[[Network], T]) -> Iterator[T]:
     """A build whose graph is being computed, by a helper that is held up."""
     network.signal("controller-helper", signal.SIGSTOP)
     try:
-        building = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+        building = begin(network)
         network.find_id()
     finally:
         # It goes on only to find that the other side is gone.
@@ -34,19 +59,19 @@ def graphing(network: Network) -> Iterator[Meanwhile]:
 
 
 @contextmanager
-def building(network: Network) -> Iterator[Meanwhile]:
+def building(network: Network, begin: Callable[[Network], T]) -> Iterator[T]:
     """A build of which a chunk is being built."""
     network.change_app("sleep 3")
-    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    running = begin(network)
     network.wait_for_app()
     yield running
 
 
 @contextmanager
-def transferring(network: Network) -> Iterator[Meanwhile]:
+def transferring(network: Network, begin: Callable[[Network], T]) -> Iterator[T]:
     """A build of which a result is on its way into the shared cache, which is held up."""
     network.signal("shared-write", signal.SIGSTOP)
-    running = Meanwhile(lambda: network.run("distbuild", SYSTEM))
+    running = begin(network)
     artifacts = network.home / "worker" / "artifacts"
     found = lambda: any(artifacts.glob("*.chunk.shell-runtime"))  # noqa: E731
     assert wait_until(found, PATIENCE), network.logs()
@@ -65,24 +90,43 @@ def shell_log(network: Network) -> str:
         (graphing, "controller-helper"),
         (graphing, "controller"),
         (graphing, "worker-0"),
+        (graphing, "worker-0-helper"),
         (graphing, "builder"),
         (building, "controller-helper"),
         (building, "worker-0"),
         (building, "worker-0-helper"),
         (building, "builder"),
         (transferring, "controller"),
+        (transferring, "controller-helper"),
         (transferring, "worker-0"),
+        (transferring, "worker-0-helper"),
         (transferring, "builder"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_party_that_is_killed_costs_no_build(
-    networks: Networks, stage: Callable[[Network], AbstractContextManager[Meanwhile]], party: str
+    networks: Networks, stage: Callable[..., AbstractContextManager[Meanwhile]], party: str
 ) -> None:
     network = networks()
-    with stage(network) as running:
+    with stage(network, ask) as running:
         network.kill_and_restart(party)
     ran = running.result()
+    assert ran.status == 0, ran.out + ran.err + network.logs()
+
+
+@pytest.mark.parametrize("stage", [graphing, building, transferring])
+def test_an_initiator_that_is_killed_takes_its_build_along(
+    networks: Networks, stage: Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
+) -> None:
+    network = networks()
+    with stage(network, ask_by_program) as initiator:
+        build = network.find_id()
+        initiator.kill()
+        initiator.wait(30)
+        network.wait_for("controller", f"{build}: Cancelled")
+    listed = network.run("distbuild-list-jobs")
+    assert "0 distbuild requests(s) currently in progress" in listed.out
+    ran = network.run("distbuild", SYSTEM)  # whoever asks next is not hindered by what it left
     assert ran.status == 0, ran.out + ran.err + network.logs()
 
 

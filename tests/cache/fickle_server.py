@@ -22,8 +22,8 @@ class FickleServer:
     """`files` by name. `cuts`: how many bytes each of the next replies brings before it breaks off.
 
     `digests` are told in the place of the true ones (None: none). `status` answers everything, if
-    given; `statuses` the next questions for many files. `stalls`: seconds that each reply waits
-    before its body. `asked` are the requests.
+    given; `statuses` the next questions for many files. `stalls`: seconds that each reply
+    waits before its body, that of files with `stalls_at` in their names. `asked` are the requests.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -32,6 +32,7 @@ class FickleServer:
     status: int | None = None
     statuses: list[int] = field(default_factory=list)
     stalls: float = 0.0
+    stalls_at: str = ""
     batched: bool = True
     claims_all: bool = False
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, file, Range
@@ -103,7 +104,7 @@ def fickle_server() -> Iterator[FickleServer]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            if self.command == "GET" and state.stalls:
+            if self.command == "GET" and state.stalls and state.stalls_at in self._name():
                 self.wfile.flush()
                 time.sleep(state.stalls)
             if self.command == "GET" and status in (200, 206) and state.cuts:

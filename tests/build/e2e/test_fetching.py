@@ -120,6 +120,23 @@ def test_a_server_that_has_less_than_it_says(built: Trove, server: CacheServer) 
     assert len(warnings(ran)) >= 1
 
 
+def test_what_comes_slowly_holds_up_only_what_needs_it(built: Trove, server: CacheServer) -> None:
+    image = hand_over(built, server)
+    built.chunk("beside", build=["true"])
+    with fickle_server() as fickle:
+        fickle.stalls, fickle.stalls_at = 10.0, ".chunk.app-bins"
+        for path in server.artifacts.iterdir():
+            if ".system." not in path.name:
+                fickle.files[path.name] = path.read_bytes()
+        built.settings["artifact-cache-server"] = fickle.url
+        ran = built.build("--progress=json")
+    assert by_outcome(ran, "built") >= {"beside", "sys"}
+    ends = [event.name for event in ran.events if isinstance(event, SourceFinished)]
+    assert ends.index("beside") < ends.index("app") < ends.index("sys")
+    assert "app" in by_outcome(ran, "fetched")
+    assert built.image().read_bytes() != image
+
+
 def tar_without_description(name: str, lie: str) -> bytes:
     """A tar that can be unpacked, and is not that of a chunk artifact."""
     made = io.BytesIO()

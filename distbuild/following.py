@@ -154,7 +154,15 @@ class Follower:
     def _phase(self, name: str, phase: str) -> None:
         step = self._running.get(name)
         if step is not None:
-            self._listener(events.StepStarted(name=name, key=step.key, step=phase, slot=step.slot))
+            self._listener(
+                events.StepStarted(
+                    name=name,
+                    key=step.key,
+                    step=phase,
+                    slot=step.slot,
+                    worker=step.start.worker_name,
+                )
+            )
 
     def _start(self, message: _Start) -> None:
         name, joined = message.step_name, isinstance(message, m.StepAlreadyStarted)

@@ -63,6 +63,7 @@ class StepStarted(Event, frozen=True, tag="step_started"):
     key: str
     step: str  # "fetch", "stage", one of STEPS, "split", "store", "integrate", "transfer", ...
     slot: int
+    worker: str = ""  # the machine where it is done, if that is another
 
 
 class BuildOutput(Event, frozen=True, tag="build_output"):

@@ -78,6 +78,8 @@ def describe(event: AnyEvent) -> Iterator[Line]:
             yield Line(f"{event.name} is already building on {worker}" if event.joined else text)
         case SourceStarted():
             yield Line(f"Building {event.kind} {event.name}", source=event.name)
+        case StepStarted(worker=worker) if worker:
+            pass  # of all steps of all machines, these would be too many lines
         case StepStarted():
             if event.step not in _TOLD_BY_STATUS:
                 yield Line(describe_step(event.step), source=event.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from morphlib.process import wait_until
 from tests.cacheserver.server import KEY, CacheServer, running
 
 _NAME = f"{KEY}.chunk.app-runtime"
@@ -44,6 +45,9 @@ def test_metrics_count_what_was_done(tmp_path: Path) -> None:
         assert server.artifact(_NAME).body == _DATA
         assert server.artifact(_NAME).body == _DATA
         assert server.artifact(_NAME.replace("app", "other")).status == 404
+        # An answer is counted when it was sent.
+        answered = ("morph_cache_requests_total", "/1.0/artifacts", "GET", "404")
+        assert wait_until(lambda: answered in counts(server), 30)
         after = counts(server)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
     place = "/1.0/artifacts"

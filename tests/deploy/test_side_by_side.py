@@ -75,7 +75,8 @@ def test_all_checks_come_before_anything_is_done(world: World) -> None:
 
 
 def test_a_failure_lets_what_runs_end_and_starts_nothing_more(world: World) -> None:
-    world.write("meet.write", MEET)
+    # It ends well after the other, or the third could begin before anybody knows of the failure.
+    world.write("meet.write", MEET + "sleep 3\n")
     world.write("fail.write", "#!/bin/sh\n: > fail.here; echo broken >&2; kill -9 $$\n")
     world.cluster(
         one={"type": "fail", "location": "x"},

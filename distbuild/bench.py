@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from distbuild.framing import MAX_LINE, LineDecoder, encode
 from distbuild.messages import Message, Name
 from distbuild.workermessages import Step
 from morphlib.build import syscalls
+from morphlib.build.forked import live
 
 
 class Alive(Message, frozen=True):
@@ -191,25 +191,21 @@ class Bench:
 
 def _be_bench(make: Callable[[], Steps], control: socket.socket, parent: int) -> None:
     """The life of a bench; never returns."""
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == parent:
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(nothing, 0)
-            os.close(nothing)
-            _serve(make(), control)
-        status = 0
-    except (SystemExit, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+
+    def life() -> None:
+        try:
+            os.setpgid(0, 0)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() == parent:
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(nothing, 0)
+                os.close(nothing)
+                _serve(make(), control)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+
+    live(life)
 
 
 def _serve(steps: Steps, control: socket.socket) -> None:

@@ -13,13 +13,13 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from morphlib.build import model
+from morphlib.build.forked import leave_once, live
 from morphlib.build.model import BuildContext, FromBuilder, Job
 from morphlib.build.slots import BusySlots
 
@@ -76,27 +76,14 @@ def _be_builder(
     context: BuildContext, slot: int, busy: BusySlots, connection: Connection, work: Work
 ) -> None:
     """The life of a builder; never returns."""
-    status = 1
-    try:
+
+    def life() -> None:
         # The terminal sends Ctrl-C to everybody; the parent decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, leave_once)
         work(context, slot, busy, connection)
-        status = 0
-    except (SystemExit, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(status)
 
-
-def _leave(signum: int, frame: object) -> None:
-    # Once is enough: what clears up must not be interrupted in its turn.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(128 + signum)
+    live(life)
 
 
 def wait_for(builders: Sequence[Builder], wakeup: int, timeout: float | None) -> list[Builder]:

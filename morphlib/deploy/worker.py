@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from morphlib import events, process
+from morphlib.build.forked import leave_once, live
 from morphlib.cache.failures import storage_error
 from morphlib.credentials import hide_credentials
 from morphlib.deploy import model
@@ -83,30 +84,17 @@ def start_workers(context: DeployContext, workers: list[Worker]) -> None:
 
 def _be_worker(context: DeployContext, number: int, connection: Connection, parent: int) -> None:
     """The life of a worker; never returns."""
-    status = 1
-    try:
+
+    def life() -> None:
         # The terminal sends Ctrl-C to everybody; the parent decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, leave_once)
         signal.signal(_HURRY, hurry)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         _work(context, number, connection, parent)
-        status = 0
-    except (SystemExit, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(status)
 
-
-def _leave(signum: int, frame: object) -> None:
-    # Once is enough: what clears up must not be interrupted in its turn.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(128 + signum)
+    live(life)
 
 
 def _work(context: DeployContext, number: int, connection: Connection, parent: int) -> None:
